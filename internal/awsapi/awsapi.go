@@ -1,0 +1,99 @@
+// Package awsapi is the AWS wire, server side: SigV4 verification, routing of
+// the operations of a service model on the raw path, strict decoding and
+// validation from the tags of the generated types, and errors as the SDKs
+// expect them. It decides nothing about meshes: services do, behind Mount and
+// HandleOperator. It follows facts/appmesh-api.md A, facts/certificates.md D and
+// design.md 3.
+package awsapi
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/fairlead/fairlead/internal/iam"
+)
+
+// OperatorService is the signing name of Fairlead's own API under /fairlead/v1/.
+const OperatorService = "fairlead"
+
+// Sizes of a request, in bytes.
+const (
+	// MaxBody is what is read of any request, before its signature is known.
+	MaxBody = 4 << 20
+	// MaxSpecBody is what a restJson1 operation takes.
+	MaxSpecBody = 1 << 20
+	// MaxHeader bounds the request line and all headers.
+	MaxHeader = 64 << 10
+)
+
+// Config is what verification and the HTTP server need.
+type Config struct {
+	Keys   iam.Keys
+	Region string           // the only region that a credential scope may name
+	Now    func() time.Time // nil: time.Now
+	Log    *slog.Logger     // nil: nothing is logged
+}
+
+func (c Config) now() time.Time {
+	if c.Now == nil {
+		return time.Now()
+	}
+	return c.Now()
+}
+
+func (c Config) log() *slog.Logger {
+	if c.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return c.Log
+}
+
+// call is what is known of the request that a context belongs to.
+type call struct {
+	principal iam.Principal
+	requestID string
+}
+
+type callKey struct{}
+
+// PrincipalFrom returns who signed the request that ctx belongs to. Outside a
+// request it returns the zero Principal, which may do nothing.
+func PrincipalFrom(ctx context.Context) iam.Principal {
+	c, _ := ctx.Value(callKey{}).(call)
+	return c.principal
+}
+
+// RequestIDFrom returns the x-amzn-RequestId of the request that ctx belongs to.
+func RequestIDFrom(ctx context.Context) string {
+	c, _ := ctx.Value(callKey{}).(call)
+	return c.requestID
+}
+
+// WithPrincipal returns a context as a request of that principal has it, for
+// callers inside the process.
+func WithPrincipal(ctx context.Context, p iam.Principal) context.Context {
+	c, _ := ctx.Value(callKey{}).(call)
+	c.principal = p
+	return context.WithValue(ctx, callKey{}, c)
+}
+
+// NewServer returns an HTTP server with the limits that keep one slow or
+// talkative client from holding the others up. The caller sets TLSConfig and
+// calls Serve.
+func NewServer(handler http.Handler, log *slog.Logger) *http.Server {
+	s := &http.Server{
+		Handler:                      handler,
+		ReadHeaderTimeout:            10 * time.Second,
+		ReadTimeout:                  30 * time.Second,
+		WriteTimeout:                 60 * time.Second,
+		IdleTimeout:                  120 * time.Second,
+		DisableGeneralOptionsHandler: true, // nothing is answered unsigned
+		MaxHeaderBytes:               MaxHeader,
+	}
+	if log != nil {
+		s.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
+	}
+	return s
+}

@@ -1,0 +1,186 @@
+package awsapi
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/fairlead/fairlead/api"
+	"github.com/fairlead/fairlead/internal/iam"
+)
+
+// callTimeout bounds one operation, below the server's write timeout.
+const callTimeout = 30 * time.Second
+
+const (
+	codeBadRequest = "BadRequestException"
+	codeValidation = "ValidationException"
+	codeInternal   = "InternalServerErrorException"
+	codeFailure    = "InternalFailure"
+	codeNotNow     = "ServiceUnavailableException"
+)
+
+// ServeHTTP verifies, routes, decodes, calls and answers. Whatever goes wrong,
+// the answer is an error that AWS's SDKs understand, and only this request's.
+func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	started := m.cfg.now()
+	id := newRequestID()
+	h := w.Header()
+	h.Set("X-Amzn-Requestid", id)
+	h.Set("Date", started.UTC().Format(http.TimeFormat)) // SDKs correct their clocks by it
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+
+	log := m.cfg.log().With("request", id)
+	route, body, err := m.answer(r, id)
+	status := http.StatusOK
+	if err != nil {
+		var code string
+		code, status, body = m.describe(log, route, err)
+		h.Set("X-Amzn-Errortype", code)
+		if denied, ok := errors.AsType[*notAllowed](err); ok {
+			h.Set("Allow", strings.Join(denied.allowed, ", "))
+		}
+		log = log.With("error", code)
+	}
+	if route != nil {
+		log = log.With("service", route.service, "operation", route.action)
+	}
+	h.Set("Content-Length", formatInt(int64(len(body))))
+	w.WriteHeader(status)
+	if _, err := w.Write(body); err != nil {
+		log = log.With("write", err)
+	}
+	log.Debug("answered", "method", r.Method, "status", status, "took", m.cfg.now().Sub(started))
+}
+
+// answer does the work of one request. The route is nil if none was found.
+func (m *Mux) answer(r *http.Request, id string) (found *route, body []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			body, err = nil, &panicked{value: p, stack: debug.Stack()}
+		}
+	}()
+	v, err := m.cfg.verify(r, m.bodies)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer v.release()
+	found, labels, err := m.find(r.Method, v.path)
+	if err != nil {
+		return nil, nil, err
+	}
+	if found.service != v.service {
+		return found, nil, refuse(codeBadSignature, "Credential should be scoped to correct service: '%s'.", found.service)
+	}
+	if err := iam.AuthorizeAPI(v.principal, found.service, found.action); err != nil {
+		return found, nil, err
+	}
+	if len(v.body) > MaxSpecBody {
+		return found, nil, entityTooLarge(MaxSpecBody)
+	}
+	if err := checkContent(r.Header, v.body); err != nil {
+		return found, nil, err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), callTimeout)
+	defer cancel()
+	ctx = context.WithValue(ctx, callKey{}, call{principal: v.principal, requestID: id})
+	out, err := found.call(ctx, incoming{principal: v.principal, labels: labels, query: v.query, body: v.body})
+	if err != nil {
+		return found, nil, err
+	}
+	if body, err = encode(out); err != nil {
+		return found, nil, fmt.Errorf("encode answer: %w", err)
+	}
+	return found, body, nil
+}
+
+// panicked is a bug that one request hit.
+type panicked struct {
+	value any
+	stack []byte
+}
+
+func (p *panicked) Error() string { return fmt.Sprintf("panic: %v", p.value) }
+
+// describe turns an error into an answer. What is not the caller's fault is
+// logged here, and the caller gets no more than the request's id.
+func (m *Mux) describe(log *slog.Logger, r *route, err error) (code string, status int, body []byte) {
+	e := exceptionOf(r, err)
+	if e == nil {
+		e = api.Exceptionf(r.code(codeInternal, codeFailure), http.StatusInternalServerError, "internal error; the server's log has its cause under the id of this request")
+	}
+	if p, ok := errors.AsType[*panicked](err); ok {
+		log = log.With("stack", string(p.stack))
+	}
+	if e.Status >= http.StatusInternalServerError {
+		log.Error("request failed", "cause", err)
+	}
+	body, err = json.Marshal(errorBody{Type: e.Code, Message: e.Message})
+	if err != nil { // a message that is not UTF-8
+		body, _ = json.Marshal(errorBody{Type: e.Code, Message: strings.ToValidUTF8(e.Message, "�")})
+	}
+	return e.Code, e.Status, body
+}
+
+type errorBody struct {
+	Type    string `json:"__type"`
+	Message string `json:"message"`
+}
+
+// exceptionOf is the one place that maps errors to what goes over the wire; nil
+// means that the error is nobody's business but the log's.
+func exceptionOf(r *route, err error) *api.Exception {
+	if e, ok := errors.AsType[*api.Exception](err); ok {
+		return e
+	}
+	if faults, ok := errors.AsType[Faults](err); ok {
+		return api.Exceptionf(r.code(codeBadRequest, codeValidation), http.StatusBadRequest, "%s", faults.Error())
+	}
+	if e, ok := errors.AsType[*notAllowed](err); ok {
+		return api.Exceptionf("MethodNotAllowedException", http.StatusMethodNotAllowed, "%s", e.Error())
+	}
+	if refusal, ok := errors.AsType[*iam.Refusal](err); ok {
+		switch {
+		case errors.Is(refusal, iam.ErrInvalidResource):
+			return api.Exceptionf(r.code(codeBadRequest, codeValidation), http.StatusBadRequest, "%s", refusal.Message)
+		case errors.Is(refusal, iam.ErrDenied):
+			return refuse(codeAccessDenied, "%s", refusal.Message)
+		}
+		return refuse(codeUnknownClient, "%s", refusal.Message)
+	}
+	if errors.Is(err, errKeysUnavailable) {
+		return api.Exceptionf(codeNotNow, http.StatusServiceUnavailable, "access keys cannot be looked up now; try again")
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return api.Exceptionf(codeNotNow, http.StatusServiceUnavailable, "the request took too long; try it again")
+	}
+	return nil
+}
+
+// code picks the name under which an operation's model knows an error: the
+// first choice if the model lists it or lists nothing, else the second.
+func (r *route) code(first, second string) string {
+	if r == nil || len(r.errors) == 0 || slices.Contains(r.errors, first) {
+		return first
+	}
+	return second
+}
+
+// newRequestID makes a random UUID.
+func newRequestID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
