@@ -1,0 +1,130 @@
+package store
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// lockDir takes the data directory for this process. The kernel gives it back
+// when the process ends, however it ends.
+func lockDir(dir string) (unlock func(), err error) {
+	path := filepath.Join(dir, "lock")
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock data directory: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock %s: %w", path, ErrLocked)
+		}
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// writeFile makes a file of mode 0600 that is there whole or not at all, also
+// after a power cut.
+func writeFile(path string, content []byte) error {
+	part := path + ".part"
+	if err := os.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	f, err := os.OpenFile(part, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return rename(part, path)
+}
+
+// rename moves a file or directory within its directory, durably.
+func rename(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		return fmt.Errorf("write %s: %w", to, err)
+	}
+	dir, err := os.Open(filepath.Dir(to))
+	if err != nil {
+		return fmt.Errorf("write %s: %w", to, err)
+	}
+	if err := errors.Join(dir.Sync(), dir.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", to, err)
+	}
+	return nil
+}
+
+// loadKEK reads the key-encryption key. Only for a new embedded store it makes
+// one: beside an existing store a new key would open nothing and hide the loss
+// of the old one.
+func (s *Store) loadKEK() ([]byte, error) {
+	path := s.config.KEKFile
+	if path == "" {
+		if !s.embedded() {
+			return nil, errors.New("read key-encryption key: an external etcd needs a KEK file: the key must not be where the data is")
+		}
+		path = filepath.Join(s.config.DataDir, "kek")
+	}
+	content, err := readKEK(path)
+	if errors.Is(err, fs.ErrNotExist) && s.config.KEKFile == "" {
+		if _, err := os.Stat(s.etcdDir()); err == nil {
+			return nil, fmt.Errorf("read key-encryption key: %s is missing, but the store that it opens exists: %w", path, ErrWrongKEK)
+		}
+		return makeKEK(path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read key-encryption key: %w", err)
+	}
+	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
+		s.log.Warn("others may read the key-encryption key", "file", path, "mode", info.Mode().Perm().String())
+	}
+	return parseKEK(path, content)
+}
+
+// maxKEK bounds the file of a key-encryption key, in bytes: 32 in hexadecimal
+// and white space.
+const maxKEK = 4 << 10
+
+// readKEK reads a little more than there can be, of a file or of a pipe from
+// whatever keeps the key.
+func readKEK(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxKEK))
+}
+
+func makeKEK(path string) ([]byte, error) {
+	kek := make([]byte, dataKeySize)
+	rand.Read(kek) // never fails
+	if err := writeFile(path, append(hex.AppendEncode(nil, kek), '\n')); err != nil {
+		return nil, fmt.Errorf("make key-encryption key: %w", err)
+	}
+	return kek, nil
+}
+
+func parseKEK(path string, content []byte) ([]byte, error) {
+	text := string(bytes.TrimSpace(content))
+	for _, decode := range []func(string) ([]byte, error){hex.DecodeString, base64.StdEncoding.DecodeString} {
+		if kek, err := decode(text); err == nil && len(kek) == dataKeySize {
+			return kek, nil
+		}
+	}
+	return nil, fmt.Errorf("read key-encryption key: %s does not hold %d bytes in hex or base64", path, dataKeySize)
+}

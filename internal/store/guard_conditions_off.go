@@ -1,0 +1,5 @@
+//go:build unguarded_conditions
+
+package store
+
+const guardConditions = false

@@ -1,0 +1,270 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/fairlead/fairlead/internal/mesh"
+)
+
+// Bounds on running a transaction again after a conflict.
+const (
+	maxAttempts = 100
+	maxPause    = 20 * time.Millisecond
+	maxWriting  = 10 * time.Second
+)
+
+// errRetry says that a transaction has to run again.
+var errRetry = errors.New("the revision that was read is compacted")
+
+// Tx is a transaction. All its reads are of one revision, and all of them are
+// conditions of its writes: if anything that it read has changed meanwhile, it
+// runs again. Reads do not see what the transaction itself has staged.
+type Tx struct {
+	// Actor goes into the change records of what the transaction writes: the
+	// ARN of who asks for it.
+	Actor string
+
+	ctx      context.Context
+	client   *clientv3.Client
+	now      time.Time
+	revision int64 // of all reads; 0 before the first
+
+	got        map[string]*mvccpb.KeyValue // by record key; nil: not there
+	conditions map[string]clientv3.Cmp     // by record key and sort of condition
+	ops        map[string]clientv3.Op      // by key
+}
+
+// Write runs fn until what it read is still true when its writes are made, and
+// returns the revision of the writes. If fn writes nothing, it is the revision
+// that was read. An error of fn ends it and is returned as it is; such an error
+// is founded on a consistent view. Writes come in one etcd transaction, never
+// twice. Errors: ErrConflict, ErrUnavailable, ErrFull,
+// ErrTooLarge, those of fn.
+func (s *Store) Write(ctx context.Context, fn func(tx *Tx) error) (revision int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, maxWriting)
+	defer cancel()
+	for attempt := range maxAttempts {
+		if err := pause(ctx, attempt); err != nil {
+			return 0, storeError("write", err)
+		}
+		tx := s.begin(ctx)
+		if err := fn(tx); errors.Is(err, errRetry) {
+			continue
+		} else if err != nil {
+			return 0, err
+		}
+		if len(tx.ops) == 0 {
+			return tx.revision, nil
+		}
+		if err := s.room(); err != nil {
+			return 0, err
+		}
+		revision, ok, err := tx.commit()
+		if err != nil {
+			return 0, err
+		}
+		if ok {
+			return revision, nil
+		}
+	}
+	return 0, ErrConflict
+}
+
+// Read runs fn on one consistent revision, which it returns. Its reads see every
+// write that was acknowledged before. fn must not write.
+func (s *Store) Read(ctx context.Context, fn func(tx *Tx) error) (revision int64, err error) {
+	return s.Write(ctx, func(tx *Tx) error {
+		if err := fn(tx); err != nil {
+			return err
+		}
+		if len(tx.ops) > 0 {
+			return errors.New("read the store: the transaction writes")
+		}
+		return nil
+	})
+}
+
+func (s *Store) begin(ctx context.Context) *Tx {
+	return &Tx{
+		ctx: ctx, client: s.client, now: s.now().UTC(),
+		got:        map[string]*mvccpb.KeyValue{},
+		conditions: map[string]clientv3.Cmp{},
+		ops:        map[string]clientv3.Op{},
+	}
+}
+
+// pause waits a random time that grows with the attempts, so that writers of
+// one record come apart.
+func pause(ctx context.Context, attempt int) error {
+	if attempt == 0 {
+		return ctx.Err()
+	}
+	limit := min(maxPause, time.Millisecond<<min(attempt, 10))
+	timer := time.NewTimer(rand.N(limit))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+func (tx *Tx) commit() (revision int64, ok bool, err error) {
+	ctx, cancel := context.WithTimeout(tx.ctx, callTimeout)
+	defer cancel()
+	conditions := slices.Collect(maps.Values(tx.conditions))
+	if !guardConditions {
+		conditions = nil
+	}
+	response, err := tx.client.Txn(ctx).
+		If(conditions...).
+		Then(slices.Collect(maps.Values(tx.ops))...).
+		Commit()
+	if err != nil {
+		return 0, false, storeError("write", err)
+	}
+	return response.Header.Revision, response.Succeeded, nil
+}
+
+// get reads at the transaction's revision; its first read decides which.
+func (tx *Tx) get(key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	if tx.revision > 0 {
+		opts = append(opts, clientv3.WithRev(tx.revision))
+	}
+	ctx, cancel := context.WithTimeout(tx.ctx, callTimeout)
+	defer cancel()
+	response, err := tx.client.Get(ctx, key, opts...)
+	if errors.Is(err, rpctypes.ErrCompacted) {
+		return nil, errRetry
+	}
+	if err != nil {
+		return nil, storeError("read", err)
+	}
+	if tx.revision == 0 {
+		tx.revision = response.Header.Revision
+	}
+	return response, nil
+}
+
+// record reads one record and makes its content a condition.
+func (tx *Tx) record(path string) (*mvccpb.KeyValue, error) {
+	key := dirRecord + path
+	if kv, ok := tx.got[key]; ok {
+		return kv, nil
+	}
+	response, err := tx.get(key)
+	if err != nil {
+		return nil, err
+	}
+	var kv *mvccpb.KeyValue
+	if len(response.Kvs) > 0 {
+		kv = response.Kvs[0]
+	}
+	tx.note(key, kv)
+	return kv, nil
+}
+
+// note remembers what was read under a record's key, and conditions on it.
+func (tx *Tx) note(key string, kv *mvccpb.KeyValue) {
+	tx.got[key] = kv
+	if kv == nil {
+		tx.conditions[key] = clientv3.Compare(clientv3.CreateRevision(key), "=", 0)
+		return
+	}
+	tx.conditions[key] = clientv3.Compare(clientv3.ModRevision(key), "=", kv.ModRevision)
+}
+
+// Exists tells whether a record is there. That it stays there, or stays away,
+// becomes a condition; that it stays as it is, does not.
+func (tx *Tx) Exists(name mesh.Name, id mesh.ID) (bool, error) {
+	path, err := normal(name, id).path()
+	if err != nil {
+		return false, err
+	}
+	key := dirRecord + path
+	if kv, ok := tx.got[key]; ok {
+		return kv != nil, nil
+	}
+	response, err := tx.get(key, clientv3.WithKeysOnly())
+	if err != nil {
+		return false, err
+	}
+	var created int64
+	if len(response.Kvs) > 0 {
+		created = response.Kvs[0].CreateRevision
+	}
+	tx.conditions[key] = clientv3.Compare(clientv3.CreateRevision(key), "=", created)
+	return created != 0, nil
+}
+
+// Empty tells whether a mesh has no record of a kind; with a parent, whether
+// the parent has none. That it stays so becomes a condition.
+func (tx *Tx) Empty(name mesh.Name, kind mesh.Kind, parent string) (bool, error) {
+	path, err := collection(name, kind, parent)
+	if err != nil {
+		return false, err
+	}
+	dir := dirRecord + path
+	response, err := tx.get(dir, clientv3.WithPrefix(), clientv3.WithLimit(1), clientv3.WithKeysOnly())
+	if err != nil {
+		return false, err
+	}
+	if len(response.Kvs) > 0 {
+		// Something is there: stays so as long as this one is not deleted.
+		key := string(response.Kvs[0].Key)
+		if _, ok := tx.conditions[key]; !ok {
+			tx.conditions[key] = clientv3.Compare(clientv3.CreateRevision(key), "=", response.Kvs[0].CreateRevision)
+		}
+		return false, nil
+	}
+	tx.conditions[dir+"*empty"] = clientv3.Compare(clientv3.CreateRevision(dir), "=", 0).WithPrefix()
+	return true, nil
+}
+
+// list reads a collection. That nothing in it is made, changed or deleted
+// becomes a condition: each of these writes a change record, so that one
+// comparison over those says it all.
+func (tx *Tx) list(path string) ([]*mvccpb.KeyValue, error) {
+	response, err := tx.get(dirRecord+path, clientv3.WithPrefix())
+	if err != nil {
+		return nil, err
+	}
+	dir := dirChange + path
+	tx.conditions[dir] = clientv3.Compare(clientv3.ModRevision(dir), "<", tx.revision+1).WithPrefix()
+	for _, kv := range response.Kvs {
+		tx.got[string(kv.Key)] = kv
+	}
+	return response.Kvs, nil
+}
+
+// stage adds a write and its change record. The record must have been read, or
+// a change made meanwhile would be lost.
+func (tx *Tx) stage(path string, op func(key string) clientv3.Op, change Change) error {
+	key := dirRecord + path
+	kv, ok := tx.got[key]
+	if !ok {
+		return fmt.Errorf("write %s: it was not read in this transaction", path)
+	}
+	// A record that was only listed has no condition of its own yet.
+	tx.note(key, kv)
+	change.Time, change.Actor = tx.now, tx.Actor
+	value, err := json.Marshal(&change)
+	if err != nil {
+		return fmt.Errorf("write change record of %s: %w", path, err)
+	}
+	tx.ops[key] = op(key)
+	tx.ops[dirChange+path] = clientv3.OpPut(dirChange+path, string(value))
+	return nil
+}
