@@ -1,0 +1,5 @@
+//go:build unguarded_endpoints
+
+package xds
+
+const guardEndpoints = false

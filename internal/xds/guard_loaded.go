@@ -1,0 +1,6 @@
+//go:build !unguarded_loaded
+
+package xds
+
+// guardLoaded keeps streams waiting until the store is loaded.
+const guardLoaded = true

@@ -1,0 +1,5 @@
+//go:build unguarded_loaded
+
+package xds
+
+const guardLoaded = false

@@ -1,0 +1,5 @@
+//go:build unguarded_order
+
+package xds
+
+const guardOrder = false

@@ -1,0 +1,5 @@
+//go:build unguarded_parking
+
+package xds
+
+const guardParking = false

@@ -1,0 +1,5 @@
+//go:build unguarded_shrink
+
+package xds
+
+const guardShrink = false
