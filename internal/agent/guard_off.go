@@ -1,0 +1,5 @@
+//go:build unguarded_agent
+
+package agent
+
+const guardRemovals = false
