@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fairlead/fairlead/api/appmesh"
+	"github.com/fairlead/fairlead/internal/awsapi"
+	"github.com/fairlead/fairlead/internal/iam"
+	"github.com/fairlead/fairlead/internal/server"
+	"github.com/fairlead/fairlead/internal/store"
+	"github.com/fairlead/fairlead/internal/xds"
+)
+
+// shutdownTime bounds what requests in flight get when the server is to end.
+const shutdownTime = 5 * time.Second
+
+// controlPlane is a server between start and end.
+type controlPlane struct {
+	config   *serverConfig
+	log      *slog.Logger
+	store    *store.Store
+	tls      *serverTLS
+	metrics  *prometheus.Registry
+	api      http.Handler
+	xds      *xds.Server
+	ops      *operations
+	listener struct{ api, xds, ops net.Listener }
+}
+
+// serve runs a server until ctx ends. Everything that can fail at the start
+// fails before the ready line.
+func serve(ctx context.Context, c *serverConfig, log *slog.Logger, stdout io.Writer) error {
+	p := &controlPlane{config: c, log: log, metrics: prometheus.NewRegistry(), ops: &operations{version: buildVersion()}}
+	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := p.listen(ctx); err != nil {
+		return err
+	}
+	defer p.closeListeners()
+
+	var err error
+	p.store, err = store.Open(ctx, store.Config{
+		DataDir: c.DataDir, Endpoints: c.EtcdEndpoints, KEKFile: c.KEKFile, Account: c.AccountID,
+		Log: log, UnsafeNoFsync: c.UnsafeNoFsync,
+	})
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil // told to end while starting
+		}
+		return explainOpen(c, err)
+	}
+	defer p.store.Close()
+	if owner := p.store.Account(); owner != c.AccountID {
+		return usagef("--account-id %s: this store was made for account %q, which owns its meshes and keys", c.AccountID, owner)
+	}
+	if p.tls, err = newServerTLS(c, log); err != nil {
+		return err
+	}
+	warnOpen(c, log)
+	if err := p.routes(); err != nil {
+		return err
+	}
+	return p.run(ctx, stdout)
+}
+
+// explainOpen adds what to do about a store that cannot be opened.
+func explainOpen(c *serverConfig, err error) error {
+	switch {
+	case errors.Is(err, store.ErrLocked):
+		return fmt.Errorf("%w: stop it, or give this one another --data-dir", err)
+	case errors.Is(err, store.ErrWrongKEK):
+		return fmt.Errorf("%w: give the store's own with --kek-file", err)
+	case errors.Is(err, store.ErrNewerSchema):
+		return fmt.Errorf("%w: use that version", err)
+	case errors.Is(err, store.ErrUnavailable) && len(c.EtcdEndpoints) > 0:
+		return fmt.Errorf("%w: is etcd reachable at %v?", err, c.EtcdEndpoints)
+	}
+	return err
+}
+
+func (p *controlPlane) listen(ctx context.Context) error {
+	for _, l := range []struct {
+		flag, address string
+		to            *net.Listener
+	}{
+		{"api-address", p.config.APIAddress, &p.listener.api},
+		{"xds-address", p.config.XDSAddress, &p.listener.xds},
+		{"ops-address", p.config.OpsAddress, &p.listener.ops},
+	} {
+		var err error
+		if *l.to, err = listen(ctx, l.flag, l.address); err != nil {
+			p.closeListeners()
+			return err
+		}
+	}
+	return nil
+}
+
+// closeListeners is for those that no server has taken over; closing the
+// others again does nothing.
+func (p *controlPlane) closeListeners() {
+	for _, l := range []net.Listener{p.listener.api, p.listener.xds, p.listener.ops} {
+		if l != nil {
+			l.Close() //nolint:errcheck // nothing is lost with it
+		}
+	}
+}
+
+// routes puts the services behind the API's address.
+func (p *controlPlane) routes() error {
+	graphs := server.Graphs{TrustDomain: p.config.TrustDomain}
+	wire := awsapi.Config{Keys: p.store, Region: p.config.Region, Log: p.log}
+	metrics, err := xds.NewMetrics(p.metrics)
+	if err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
+	p.xds, err = xds.NewServer(xds.Config{
+		Source: p.store,
+		Authenticate: func(ctx context.Context, method string) (iam.Principal, error) {
+			return awsapi.VerifyStream(ctx, wire, method)
+		},
+		Revocations: p.store.WatchRevocations,
+		TLS:         p.tls.config("h2"), NewCompiler: graphs.Compiler, Metrics: metrics, Log: p.log,
+	})
+	if err != nil {
+		return err
+	}
+	mux := awsapi.NewMux(wire)
+	service := &server.Service{Store: p.store, Region: p.config.Region, Graphs: graphs, Now: time.Now, Log: p.log}
+	awsapi.Mount(mux, appmesh.SigningName, appmesh.Service(service), appmesh.Operations)
+	operator := &server.Operator{Store: p.store, Account: p.config.AccountID, Graphs: graphs, Proxies: p.xds, Now: time.Now, Log: p.log}
+	operator.Mount(mux)
+	p.api = server.WithWarnings(mux)
+	return nil
+}
+
+// run serves until ctx ends or one of the servers fails.
+func (p *controlPlane) run(ctx context.Context, stdout io.Writer) error {
+	apiTLS := !isLoopback(p.listener.api.Addr()) && !p.config.Insecure
+	apiServer := awsapi.NewServer(checkHost(measured(p.api, p.metrics), p.listener.api.Addr()), p.log)
+	opsServer := awsapi.NewServer(checkHost(p.ops.handler(p.metrics), p.listener.ops.Addr()), p.log)
+	ready := fmt.Sprintf("ready api=%s xds=%s ops=%s\n", url(apiTLS, p.listener.api.Addr()), p.listener.xds.Addr(), url(false, p.listener.ops.Addr()))
+	api := p.listener.api
+	if apiTLS {
+		api = tls.NewListener(api, p.tls.config("h2", "http/1.1"))
+	}
+
+	group, running := errgroup.WithContext(ctx)
+	serveHTTP(group, running, "API", apiServer, api)
+	serveHTTP(group, running, "operations", opsServer, p.listener.ops)
+	group.Go(func() error { return p.xds.Serve(running, p.listener.xds) })
+	group.Go(func() error {
+		<-running.Done()
+		p.ops.end()
+		return nil
+	})
+	p.ops.serving(p.store)
+	if _, err := io.WriteString(stdout, ready); err != nil {
+		return fmt.Errorf("print the ready line: %w", err)
+	}
+	p.log.Info("serving", "version", buildVersion(), "api", p.listener.api.Addr(), "xds", p.listener.xds.Addr(), "ops", p.listener.ops.Addr())
+	err := group.Wait()
+	p.log.Info("ended", "error", err)
+	return err
+}
+
+// serveHTTP adds a server to the group: it ends with the group's context, and
+// the group with it.
+func serveHTTP(group *errgroup.Group, ctx context.Context, what string, s *http.Server, l net.Listener) {
+	group.Go(func() error {
+		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve %s: %w", what, err)
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
+		defer cancel()
+		if err := s.Shutdown(bounded); err != nil {
+			return s.Close()
+		}
+		return nil
+	})
+}

@@ -1,0 +1,53 @@
+package server
+
+import (
+	"fmt"
+
+	"github.com/fairlead/fairlead/api/appmesh"
+)
+
+// certificate is an ARN of a certificate or of its authority in a spec.
+type certificate struct {
+	path string
+	arn  string
+	noun string
+}
+
+func nodeCertificates(spec *appmesh.VirtualNodeSpec) []certificate {
+	return append(listenerCertificates(nodeListeners(spec)), policyAuthorities(nodePolicies(spec))...)
+}
+
+func gatewayCertificates(spec *appmesh.VirtualGatewaySpec) []certificate {
+	return append(listenerCertificates(gatewayListeners(spec)), policyAuthorities(gatewayPolicies(spec))...)
+}
+
+func listenerCertificates(listeners []listener) []certificate {
+	var all []certificate
+	for _, l := range listeners {
+		if l.tls != nil && l.tls.certificateARN != "" {
+			all = append(all, certificate{l.tls.path + ".certificate.acm.certificateArn", l.tls.certificateARN, "certificate"})
+		}
+	}
+	return all
+}
+
+func policyAuthorities(policies []clientTLS) []certificate {
+	var all []certificate
+	for _, c := range policies {
+		for i, arn := range c.caARNs {
+			path := fmt.Sprintf("%s.validation.trust.acm.certificateAuthorityArns[%d]", c.path, i)
+			all = append(all, certificate{path, arn, "certificate authority"})
+		}
+	}
+	return all
+}
+
+// knownCertificates refuses what no certificate store holds: this server has
+// none yet.
+func knownCertificates(all []certificate) error {
+	if len(all) == 0 {
+		return nil
+	}
+	first := all[0]
+	return appmesh.NewNotFoundException("%s: the %s %s does not exist: this server holds no ACM certificates and no certificate authorities. Use a certificate from file or SDS", first.path, first.noun, first.arn)
+}

@@ -1,0 +1,214 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/fairlead/fairlead/api/appmesh"
+	"github.com/fairlead/fairlead/internal/mesh"
+	"github.com/fairlead/fairlead/internal/store"
+)
+
+// maxTags is how many tags a resource may have (facts A.7).
+const maxTags = 50
+
+// ownPrefix begins the keys of tags that configure what App Mesh's spec cannot
+// say (design.md 5): fairlead:KEY, or fairlead:PORT:KEY for one listener.
+const ownPrefix = "fairlead:"
+
+// ownTags are the keys that Fairlead acts on, with what their values may be.
+// A key enters this table with the code that obeys it: accepting one before
+// would promise what nothing does. There is none yet.
+var ownTags = map[string][]string{}
+
+// newTags checks the tags of a create request.
+func newTags(f *faults, refs []appmesh.TagRef) map[string]string {
+	if len(refs) == 0 {
+		return nil
+	}
+	tags := map[string]string{}
+	for i, ref := range refs {
+		at := fmt.Sprintf("tags[%d]", i)
+		if _, twice := tags[ref.Key]; twice {
+			f.add(at+".key", "%q is given twice", ref.Key)
+		}
+		tags[ref.Key] = pointed(ref.Value)
+		checkTag(f, at, ref)
+	}
+	return tags
+}
+
+func checkTag(f *faults, at string, ref appmesh.TagRef) {
+	if strings.HasPrefix(strings.ToLower(ref.Key), "aws:") {
+		f.add(at+".key", "%q is reserved: keys that begin with aws: are", ref.Key)
+	}
+	if !strings.HasPrefix(strings.ToLower(ref.Key), ownPrefix) {
+		return
+	}
+	key := strings.TrimPrefix(ref.Key, ownPrefix)
+	if port, rest, scoped := strings.Cut(key, ":"); scoped && isPort(port) {
+		key = rest
+	}
+	values, known := ownTags[key]
+	switch {
+	case !known:
+		f.add(at+".key", "%q is not known to this version, which would ignore it; known behind %s are: %s", ref.Key, ownPrefix, cmp.Or(strings.Join(slices.Sorted(maps.Keys(ownTags)), ", "), "none"))
+	case !slices.Contains(values, pointed(ref.Value)):
+		f.add(at+".value", "%q is not one of %s", pointed(ref.Value), strings.Join(values, ", "))
+	}
+}
+
+func isPort(s string) bool {
+	return s != "" && len(s) <= 5 && strings.Trim(s, "0123456789") == ""
+}
+
+// tagged is a resource of any kind, for the tag operations.
+type tagged struct {
+	noun string
+	// tags reads the tags of a resource that must exist.
+	tags func(tx *store.Tx, at location) (map[string]string, error)
+	// retag stores the resource with other tags.
+	retag func(tx *store.Tx, at location, tags map[string]string) error
+}
+
+func taggedKind[S any](k *kind[S]) tagged {
+	return tagged{
+		noun: k.noun,
+		tags: func(tx *store.Tx, at location) (map[string]string, error) {
+			record, err := k.get(tx, at)
+			if err != nil {
+				return nil, err
+			}
+			return record.Tags, nil
+		},
+		retag: func(tx *store.Tx, at location, tags map[string]string) error {
+			record, err := k.get(tx, at)
+			if err != nil {
+				return err
+			}
+			next := *record
+			next.Tags = tags
+			return store.Put(tx, &next)
+		},
+	}
+}
+
+// taggedAs finds the generic operations of a kind.
+func taggedAs(k mesh.Kind) tagged {
+	switch k {
+	case mesh.KindVirtualNode:
+		return taggedKind(&virtualNodes)
+	case mesh.KindVirtualService:
+		return taggedKind(&virtualServices)
+	case mesh.KindVirtualRouter:
+		return taggedKind(&virtualRouters)
+	case mesh.KindVirtualGateway:
+		return taggedKind(&virtualGateways)
+	case mesh.KindRoute:
+		return taggedKind(&routes)
+	case mesh.KindGatewayRoute:
+		return taggedKind(&gatewayRoutes)
+	}
+	return taggedKind(&meshes)
+}
+
+// TagResource adds tags, or gives those that are there new values.
+func (s *Service) TagResource(ctx context.Context, in *appmesh.TagResourceInput) (*appmesh.TagResourceOutput, error) {
+	var found faults
+	added := newTags(&found, in.Tags)
+	if err := found.err(); err != nil {
+		return nil, err
+	}
+	err := s.retag(ctx, in.ResourceArn, func(tags map[string]string) error {
+		maps.Copy(tags, added)
+		if len(tags) > maxTags {
+			return appmesh.NewTooManyTagsException("A resource has at most %d tags, %s would have %d", maxTags, in.ResourceArn, len(tags))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &appmesh.TagResourceOutput{}, nil
+}
+
+// UntagResource removes tags; those that are not there are removed already.
+func (s *Service) UntagResource(ctx context.Context, in *appmesh.UntagResourceInput) (*appmesh.UntagResourceOutput, error) {
+	err := s.retag(ctx, in.ResourceArn, func(tags map[string]string) error {
+		for _, key := range in.TagKeys {
+			delete(tags, key)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &appmesh.UntagResourceOutput{}, nil
+}
+
+func (s *Service) retag(ctx context.Context, arn string, change func(tags map[string]string) error) error {
+	at, err := s.parseARN(ctx, arn)
+	if err != nil {
+		return err
+	}
+	resource := taggedAs(at.id.Kind)
+	err = s.write(ctx, func(tx *store.Tx) error {
+		before, err := resource.tags(tx, at)
+		if err != nil {
+			return err
+		}
+		tags := maps.Clone(before)
+		if tags == nil {
+			tags = map[string]string{}
+		}
+		if err := change(tags); err != nil {
+			return err
+		}
+		if maps.Equal(before, tags) {
+			return nil
+		}
+		return resource.retag(tx, at, tags)
+	})
+	if err != nil {
+		return s.failure(ctx, err)
+	}
+	return nil
+}
+
+// ListTagsForResource lists tags by key.
+func (s *Service) ListTagsForResource(ctx context.Context, in *appmesh.ListTagsForResourceInput) (*appmesh.ListTagsForResourceOutput, error) {
+	at, err := s.parseARN(ctx, in.ResourceArn)
+	if err != nil {
+		return nil, err
+	}
+	p := page{limit: in.Limit, token: in.NextToken, largest: maxTags}
+	after, err := p.after(at)
+	if err != nil {
+		return nil, err
+	}
+	var tags map[string]string
+	_, err = s.Store.Read(ctx, func(tx *store.Tx) error {
+		tags, err = taggedAs(at.id.Kind).tags(tx, at)
+		return err
+	})
+	if err != nil {
+		return nil, s.failure(ctx, err)
+	}
+	out := &appmesh.ListTagsForResourceOutput{Tags: []appmesh.TagRef{}}
+	for _, key := range slices.Sorted(maps.Keys(tags)) {
+		if after != "" && key <= after {
+			continue
+		}
+		if len(out.Tags) == p.size() {
+			out.NextToken = p.next(at, out.Tags[len(out.Tags)-1].Key)
+			break
+		}
+		value := tags[key]
+		out.Tags = append(out.Tags, appmesh.TagRef{Key: key, Value: &value})
+	}
+	return out, nil
+}
