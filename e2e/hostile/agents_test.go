@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -90,13 +91,25 @@ func TestBadEnvoy(t *testing.T) {
 	}
 	t.Run("dies again and again", func(t *testing.T) {
 		agent := start(t, script(t, saysVersion+"exit 3"))
-		time.Sleep(6 * time.Second) // what is to be measured
-		restarts := strings.Count(agent.Log(), "Envoy started")
-		if restarts < 3 || restarts > 12 || strings.Count(agent.Log(), "\n") > 150 {
-			t.Errorf("%d starts in 6 s:\n%s", restarts, agent.Log())
+		const deaths = 6
+		pause := regexp.MustCompile(`Envoy ended.* pause=(\S+)`)
+		var pauses [][]string
+		meshtest.Eventually(t, time.Minute, func(context.Context) error {
+			if pauses = pause.FindAllStringSubmatch(agent.Log(), -1); len(pauses) < deaths {
+				return fmt.Errorf("Envoy died %d times:\n%s", len(pauses), agent.Log())
+			}
+			return nil
+		})
+		for i, p := range pauses[:deaths] {
+			if waits, err := time.ParseDuration(p[1]); err != nil || waits < 50*time.Millisecond<<i {
+				t.Errorf("pause %d is %s (%v), at least %s is wanted", i, waits, err, 50*time.Millisecond<<i)
+			}
+		}
+		if n := strings.Count(agent.Log(), "\n"); n > 20*deaths {
+			t.Errorf("%d lines for %d deaths:\n%s", n, deaths, agent.Log())
 		}
 		if used := cpu(t, agent.PID()); used > 2*time.Second {
-			t.Errorf("the agent used %s of processor time in 6 s", used)
+			t.Errorf("the agent used %s of processor time for %d deaths", used, deaths)
 		}
 		if _, err := agent.Admin(t.Context(), "/ready"); err == nil || !strings.Contains(err.Error(), "exit status 3") {
 			t.Errorf("/ready: %v", err)

@@ -186,13 +186,6 @@ func startLoad(t *testing.T, call func(context.Context) string, want string) *lo
 	return l
 }
 
-// count is how many calls there were so far.
-func (l *load) count() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.total
-}
-
 // Stop ends the load; every call must have been answered as wanted.
 func (l *load) Stop(t *testing.T) {
 	t.Helper()

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -131,8 +132,8 @@ type simulated struct {
 	owed    [envoy.NumTypes]int
 	begun   [envoy.NumTypes]bool
 	trace   []string
-	hurry   bool // stop at once
-	complex bool // NACKs sometimes name no culprit
+	hurry   atomic.Bool // stop at once
+	complex bool        // NACKs sometimes name no culprit
 }
 
 func simulate(c *client, w *world, seed uint64) *simulated {
@@ -147,7 +148,8 @@ func simulate(c *client, w *world, seed uint64) *simulated {
 
 // resume goes on with a new stream as Envoy does: it says what it holds.
 func (s *simulated) resume(c *client) {
-	s.client, s.late, s.hurry = c, nil, false
+	s.client, s.late = c, nil
+	s.hurry.Store(false)
 	s.owed = [envoy.NumTypes]int{}
 	s.trace = append(s.trace, "--- a new stream")
 	for _, t := range []envoy.Type{envoy.Cluster, envoy.Endpoint, envoy.Secret, envoy.Listener, envoy.Route} {
@@ -167,7 +169,7 @@ func (s *simulated) resume(c *client) {
 func (s *simulated) run(stop <-chan struct{}) {
 	idle := 0
 	for {
-		if s.hurry {
+		if s.hurry.Load() {
 			select {
 			case <-stop:
 				return
@@ -194,7 +196,7 @@ func (s *simulated) run(stop <-chan struct{}) {
 		select {
 		case <-stop:
 			// The stream had settled; an ACK may have been ahead of a new name.
-			if idle++; idle > 100 || s.hurry {
+			if idle++; idle > 100 || s.hurry.Load() {
 				return
 			}
 		default:
@@ -395,7 +397,7 @@ func runRandom(t *testing.T, p Protocol, bad float64, seed uint64) {
 		r.feed.Publish(Target{Config: last})
 		if p == Delta && i%50 == 49 {
 			// The stream breaks; the proxy comes back with what it holds.
-			s.hurry = true
+			s.hurry.Store(true)
 			close(stop)
 			<-done
 			s.cancel()
