@@ -21,6 +21,9 @@ between lines of ---, or JSON objects or lists of them. Of a DIR all files *.yam
 and *.json are read, those of its folders too, but none that begin with a dot; - is
 standard input.`
 
+// standardInput is what messages call -.
+const standardInput = "standard input"
+
 // addFiles adds the flag that names files.
 func addFiles(cmd *cobra.Command, files *[]string) {
 	cmd.Flags().StringArrayVarP(files, "filename", "f", nil, "DIR, FILE or - (standard input); may be given several times")
@@ -31,7 +34,11 @@ func addFiles(cmd *cobra.Command, files *[]string) {
 func readFiles(cmd *cobra.Command, names []string) ([]manifest.Resource, error) {
 	var resources []manifest.Resource
 	var errs []error
+	var shown []string
 	for _, name := range names {
+		if shown = append(shown, name); name == "-" {
+			shown[len(shown)-1] = standardInput
+		}
 		paths := []string{name}
 		if info, err := os.Stat(name); name != "-" && err == nil && info.IsDir() {
 			if paths, err = manifestsIn(name); err != nil {
@@ -47,13 +54,13 @@ func readFiles(cmd *cobra.Command, names []string) ([]manifest.Resource, error) 
 		return nil, err
 	}
 	if len(resources) == 0 {
-		return nil, fmt.Errorf("there are no resources in %s", strings.Join(names, ", "))
+		return nil, fmt.Errorf("there are no resources in %s", strings.Join(shown, ", "))
 	}
 	return resources, manifest.Unique(resources)
 }
 
 func readFile(cmd *cobra.Command, path string) ([]manifest.Resource, error) {
-	in, name := cmd.InOrStdin(), "standard input"
+	in, name := cmd.InOrStdin(), standardInput
 	if path != "-" {
 		f, err := os.Open(path)
 		if err != nil {

@@ -50,6 +50,7 @@ func (o *operatorFlags) addFormats(cmd *cobra.Command, formats ...string) {
 	cmd.PersistentFlags().StringVar(&o.endpoint, "endpoint-url", "", "the server's API (default $AWS_ENDPOINT_URL_FAIRLEAD, $AWS_ENDPOINT_URL_APP_MESH, $AWS_ENDPOINT_URL, "+defaultEndpoint+")")
 	if o.formats = formats; len(formats) > 0 {
 		cmd.PersistentFlags().StringVarP(&o.output, "output", "o", formats[0], oneOf(formats))
+		completeWith(cmd, "output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
 	}
 }
 

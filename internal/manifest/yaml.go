@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"go.yaml.in/yaml/v3"
@@ -110,7 +111,7 @@ func (c *converter) scalar(n *yaml.Node) error {
 			return fmt.Errorf("line %d: %s is not a number as JSON has it", n.Line, n.Value)
 		}
 		c.out = append(c.out, n.Value...)
-	case "!!str", "!!timestamp": // a date without quotes is meant as text here
+	case "!!str", "!!timestamp", "!!merge": // a date without quotes is meant as text here
 		return c.text(n.Value, n.Line)
 	default:
 		return unknownTag(n, tag)
@@ -177,9 +178,7 @@ func toNode(in *jsontext.Decoder) (*yaml.Node, error) {
 		_, err := in.ReadToken()
 		return node, err
 	case '"':
-		node := &yaml.Node{}
-		node.SetString(text)
-		return node, nil
+		return textNode(text)
 	case '0':
 		tag := "!!int"
 		if bytes.ContainsAny([]byte(text), ".eE") {
@@ -190,4 +189,25 @@ func toNode(in *jsontext.Decoder) (*yaml.Node, error) {
 		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null", Value: "null"}, nil
 	}
 	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: text}, nil
+}
+
+// textNode is text that every YAML reader takes as text: those of YAML 1.1 read
+// a number in 12:30:45, and truth in on. The library's encoder knows which
+// texts need quotes, but only of strings, not of nodes. Asking it costs time:
+// most texts are names and paths longer than any word with a meaning.
+func textNode(text string) (*yaml.Node, error) {
+	special := func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && !strings.ContainsRune("/-_", r)
+	}
+	if len(text) > len("false") && text[0] != '-' && !strings.ContainsFunc(text, special) {
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text}, nil
+	}
+	node := &yaml.Node{}
+	if err := node.Encode(text); err != nil {
+		return nil, err
+	}
+	if node.ShortTag() != "!!str" { // <<
+		node.Style = yaml.DoubleQuotedStyle
+	}
+	return node, nil
 }
