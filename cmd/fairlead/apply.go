@@ -263,6 +263,7 @@ func (r *changer) widen(ctx context.Context, refused []refusedChange) bool {
 		}
 		if both, more := manifest.BothListeners(c.server.Resource, *c.file); more && r.api.update(ctx, both) == nil {
 			widened = true
+			fmt.Fprintln(r.api.out, "updated", both, "to have its old and its new listeners for now") //nolint:errcheck // the summary's error is the same
 		}
 	}
 	return widened

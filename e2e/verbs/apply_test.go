@@ -4,11 +4,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/fairlead/fairlead/internal/manifest"
@@ -306,6 +311,54 @@ func TestApplyWhileTheServerDies(t *testing.T) {
 	}
 	s.Restart(t)
 	finishApply(t, s)
+}
+
+// TestApplyThroughABadNetwork: of three requests one is turned away, and of
+// another the answer is lost. Everything is done, and nothing twice.
+func TestApplyThroughABadNetwork(t *testing.T) {
+	s := meshtest.StartServer(t, meshtest.ServerOptions{})
+	backend, err := url.Parse(s.API)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(backend)
+		r.Out.Host = r.In.Host // is signed
+	}}
+	busy := func(w http.ResponseWriter, status int, code string) {
+		w.WriteHeader(status)
+		fmt.Fprintf(w, `{"__type": %q, "message": "try again"}`, code)
+	}
+	var count atomic.Int64
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch count.Add(1) % 3 {
+		case 0:
+			busy(w, http.StatusTooManyRequests, "TooManyRequestsException")
+		case 1:
+			proxy.ServeHTTP(httptest.NewRecorder(), r)
+			busy(w, http.StatusServiceUnavailable, "ServiceUnavailableException")
+		default:
+			proxy.ServeHTTP(w, r)
+		}
+	}))
+	defer front.Close()
+	const before, after = `{meshName: m, tags: [{key: a, value: "1"}]}
+---
+{meshName: m, virtualNodeName: n, spec: {}}
+---
+{meshName: m, virtualNodeName: old, spec: {}}`, `{meshName: m, tags: [{key: b, value: "1"}]}
+---
+{meshName: m, virtualNodeName: n, spec: {backends: [{virtualService: {virtualServiceName: s}}]}}`
+	same(t, "create", "created mesh/m\ncreated virtualNode/n (mesh m)\ncreated virtualNode/old (mesh m)\n3 created, 0 unchanged",
+		must(t, s, before, "apply", "-f", "-", "--endpoint-url", front.URL))
+	same(t, "update", "updated mesh/m\nupdated virtualNode/n (mesh m)\ndeleted virtualNode/old (mesh m)\n2 updated, 1 deleted, 0 unchanged",
+		must(t, s, after, "apply", "-f", "-", "--prune", "--endpoint-url", front.URL))
+	if v := version(t, s, "m", "virtualNode/n"); v != 2 {
+		t.Errorf("one create and one update made version %d", v)
+	}
+	if out := must(t, s, after, "apply", "-f", "-", "--prune"); !strings.HasSuffix(out, "\n2 unchanged\n") {
+		t.Errorf("not all was done:\n%s", out)
+	}
 }
 
 // TestExportWorksWithTheAWSCLI: each exported document is what the AWS CLI
