@@ -110,23 +110,30 @@ func apply(ctx context.Context, api *meshAPI, resources []manifest.Resource, opt
 func planWrites(ctx context.Context, api *meshAPI, resources []manifest.Resource) ([]change, error) {
 	var changes []change
 	for _, r := range resources {
-		s, err := api.describe(ctx, r)
-		if isRefusal(err, "NotFoundException") {
-			changes = append(changes, change{file: &r})
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("look at %s: %w", r, err)
-		}
-		same, err := manifest.SameSpec(r.Spec, s.Spec)
+		c, err := planWrite(ctx, api, r)
 		if err != nil {
 			return nil, err
 		}
-		c := change{file: &r, server: s, spec: !same}
-		c.set, c.remove = manifest.TagChanges(r.Tags, s.Tags)
 		changes = append(changes, c)
 	}
 	return changes, nil
+}
+
+func planWrite(ctx context.Context, api *meshAPI, r manifest.Resource) (change, error) {
+	s, err := api.describe(ctx, r)
+	if isRefusal(err, "NotFoundException") {
+		return change{file: &r}, nil
+	}
+	if err != nil {
+		return change{}, fmt.Errorf("look at %s: %w", r, err)
+	}
+	same, err := manifest.SameSpec(r.Spec, s.Spec)
+	if err != nil {
+		return change{}, err
+	}
+	c := change{file: &r, server: s, spec: !same}
+	c.set, c.remove = manifest.TagChanges(r.Tags, s.Tags)
+	return c, nil
 }
 
 // planPrune finds what is to be deleted, in the order in which it can be.
@@ -135,7 +142,7 @@ func planPrune(ctx context.Context, api *meshAPI, resources []manifest.Resource)
 	var meshes []mesh.Name
 	for _, r := range resources {
 		kept[r.Key()] = true
-		if name := r.Key().Mesh; !slices.Contains(meshes, name) {
+		if name := r.In(); !slices.Contains(meshes, name) {
 			meshes = append(meshes, name)
 		}
 	}
@@ -307,11 +314,19 @@ func (r *changer) rounds(ctx context.Context, changes []change) ([]refusedChange
 
 // do makes one change, and says so.
 func (r *changer) do(ctx context.Context, c change) error {
-	if err := r.write(ctx, c); err != nil {
+	err := r.write(ctx, c)
+	if c.server == nil && isRefusal(err, "ConflictException") { // somebody else has made it
+		again, planned := planWrite(ctx, r.api, *c.file)
+		if planned != nil || again.server == nil {
+			return errors.Join(planned, err)
+		}
+		return r.do(ctx, again)
+	}
+	if err != nil {
 		return err
 	}
 	r.counts[c.verb()]++
-	_, err := fmt.Fprintln(r.api.out, c.verb(), c.resource())
+	_, err = fmt.Fprintln(r.api.out, c.verb(), c.resource())
 	return err
 }
 

@@ -113,7 +113,7 @@ func planDelete(ctx context.Context, api *meshAPI, named []manifest.Resource, op
 		}
 		seen[s.Key()] = true
 		doomed = append(doomed, s.Resource)
-		name := s.Key().Mesh
+		name := s.In()
 		ids[name] = append(ids[name], s.ID)
 	}
 	if !options.cascade {

@@ -84,7 +84,7 @@ func describe(ctx context.Context, api *meshAPI, r manifest.Resource) (*descript
 	if err != nil {
 		return nil, err
 	}
-	all, err := api.all(ctx, s.Key().Mesh)
+	all, err := api.all(ctx, s.In())
 	if err != nil {
 		return nil, err
 	}

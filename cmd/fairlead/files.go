@@ -81,11 +81,12 @@ func readFile(cmd *cobra.Command, path string) ([]manifest.Resource, error) {
 // behind ..data.
 func manifestsIn(dir string) ([]string, error) {
 	var paths []string
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	root := dir + string(filepath.Separator) // of a link, too, what is in it
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		if hidden := path != dir && strings.HasPrefix(d.Name(), "."); hidden && d.IsDir() {
+		if hidden := path != root && strings.HasPrefix(d.Name(), "."); hidden && d.IsDir() {
 			return filepath.SkipDir
 		} else if hidden || d.IsDir() {
 			return nil

@@ -81,8 +81,8 @@ func get(ctx context.Context, api *meshAPI, in string, args []string) error {
 	if err != nil {
 		return err
 	}
-	single := len(named) == 1
-	if len(named) == 0 {
+	single, listed := len(named) == 1, len(named) == 0
+	if listed {
 		if named, err = api.list(ctx, mesh.Name{Mesh: in}, kind.kind); err != nil {
 			return err
 		}
@@ -91,6 +91,9 @@ func get(ctx context.Context, api *meshAPI, in string, args []string) error {
 	var errs []error
 	for _, r := range named {
 		s, err := api.find(ctx, r)
+		if listed && isRefusal(err, "NotFoundException") { // deleted meanwhile
+			continue
+		}
 		if err != nil {
 			errs = append(errs, err)
 			continue

@@ -119,7 +119,7 @@ func (a *meshAPI) locate(ctx context.Context, r manifest.Resource) (manifest.Res
 	if parent == "" || r.ID.Parent != "" {
 		return r, nil
 	}
-	all, err := a.list(ctx, mesh.Name{Owner: r.MeshOwner, Mesh: r.Mesh}, r.ID.Kind)
+	all, err := a.list(ctx, r.In(), r.ID.Kind)
 	if err != nil {
 		return r, err
 	}

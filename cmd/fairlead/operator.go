@@ -114,14 +114,17 @@ func (o *operator) call(ctx context.Context, method, path string, in, out any) (
 
 // send signs a request for a service and returns the answer, which is JSON, or
 // a *refusal.
-func (o *operator) send(ctx context.Context, service, method, path string, in any) (http.Header, []byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, operatorTimeout)
+func (o *operator) send(parent context.Context, service, method, path string, in any) (http.Header, []byte, error) {
+	ctx, cancel := context.WithTimeout(parent, operatorTimeout)
 	defer cancel()
 	request, err := o.request(ctx, service, method, path, in)
 	if err != nil {
 		return nil, nil, err
 	}
 	response, err := o.client.Do(request)
+	if err != nil && parent.Err() != nil {
+		return nil, nil, errors.New("interrupted")
+	}
 	if err != nil {
 		return nil, nil, unreachable(o.endpoint, err)
 	}

@@ -313,6 +313,43 @@ func TestApplyWhileTheServerDies(t *testing.T) {
 	finishApply(t, s)
 }
 
+// TestApplyTwiceAtOnce: two pipelines may apply the same files.
+func TestApplyTwiceAtOnce(t *testing.T) {
+	s := meshtest.StartServer(t, meshtest.ServerOptions{})
+	var both sync.WaitGroup
+	for range 2 {
+		both.Go(func() {
+			if _, err := s.Fairlead(t, "apply", "-f", write(t, map[string]string{"m.yaml": manyNodes()})); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	both.Wait()
+	if out := must(t, s, manyNodes(), "apply", "-f", "-", "--prune"); !strings.HasSuffix(out, "\n801 unchanged\n") {
+		t.Errorf("in the end: %.300s", out)
+	}
+}
+
+// TestOwners: the account may be named or left out; both mean the same mesh, of
+// which --prune must not lose anything.
+func TestOwners(t *testing.T) {
+	s := meshtest.StartServer(t, meshtest.ServerOptions{})
+	const text = `{meshName: m}
+---
+{meshName: m, meshOwner: "000000000000", virtualNodeName: n, spec: {}}
+---
+{meshName: m, virtualNodeName: o, spec: {}}
+`
+	must(t, s, text, "apply", "-f", "-")
+	if out := must(t, s, text, "apply", "-f", "-", "--prune"); !strings.HasSuffix(out, "\n3 unchanged\n") {
+		t.Errorf("again: %s", out)
+	}
+	a := fairlead(t, s, `{meshName: m, meshOwner: "111122223333", virtualNodeName: n, spec: {}}`, "apply", "-f", "-", "--prune")
+	if a.code != 1 || !strings.Contains(a.err, "ForbiddenException") {
+		t.Errorf("another account: %+v", a)
+	}
+}
+
 // TestApplyThroughABadNetwork: of three requests one is turned away, and of
 // another the answer is lost. Everything is done, and nothing twice.
 func TestApplyThroughABadNetwork(t *testing.T) {

@@ -2,6 +2,8 @@ package verbs
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -199,6 +201,24 @@ func TestFaultsOfAllFiles(t *testing.T) {
 DIR/b.json:1: spec.provider.virtualNode.virtualNodeName is required
 DIR/c.yml: is not valid YAML: line 1: did not find expected node content`, strings.ReplaceAll(a.err, dir, "DIR"))
 	same(t, "meshes", "", must(t, s, "", "export"))
+}
+
+// TestFolders: a folder may be a link, and what begins with a dot is not read:
+// Kubernetes mounts a ConfigMap as links into a folder behind a link.
+func TestFolders(t *testing.T) {
+	s := meshtest.StartServer(t, meshtest.ServerOptions{})
+	dir := write(t, map[string]string{"..2026/m.yaml": "{meshName: m}"})
+	for old, link := range map[string]string{"..2026": "..data", "..data/m.yaml": "m.yaml", ".": "self"} {
+		if err := os.Symlink(old, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	same(t, "the folder", "created mesh/m\n1 created, 0 unchanged", must(t, s, "", "apply", "-f", dir))
+	same(t, "a link to it", "unchanged mesh/m\n1 unchanged", must(t, s, "", "apply", "-f", filepath.Join(dir, "self")))
+	a := fairlead(t, s, "", "apply", "-f", dir, "-f", filepath.Join(dir, "m.yaml"))
+	if a.code != 1 || !strings.Contains(a.err, "mesh/m is in "+dir+"/m.yaml:1 already") {
+		t.Errorf("a file twice: %+v", a)
+	}
 }
 
 // TestCompletion asks as the shells' scripts do.

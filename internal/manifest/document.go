@@ -119,6 +119,9 @@ func parseAs[S any](data []byte, kind mesh.Kind) (Resource, error) {
 		}
 		d.Spec = new(S) // a mesh without a spec has an empty one
 	}
+	if kind == mesh.KindMesh && d.MeshOwner != nil {
+		errs = append(errs, errors.New("meshOwner must be removed: a mesh is made in the caller's account"))
+	}
 	tags, err := tagMap(d.Tags)
 	errs = append(errs, err)
 	if err := errors.Join(errs...); err != nil {

@@ -45,14 +45,19 @@ func (r Resource) String() string {
 	return r.Name() + " (mesh " + r.Mesh + ")"
 }
 
-// Key identifies a resource among those of all meshes.
+// Key identifies a resource within some files. The mesh's owner is no part of
+// it: one document may name it and another one leave it out, and both mean the
+// same resource.
 type Key struct {
-	Mesh mesh.Name // Owner is empty for the caller's account
+	Mesh string
 	ID   mesh.ID
 }
 
 // Key is the resource's identity.
-func (r Resource) Key() Key { return Key{mesh.Name{Owner: r.MeshOwner, Mesh: r.Mesh}, r.ID} }
+func (r Resource) Key() Key { return Key{r.Mesh, r.ID} }
+
+// In is the mesh that the resource is in, or is.
+func (r Resource) In() mesh.Name { return mesh.Name{Owner: r.MeshOwner, Mesh: r.Mesh} }
 
 // Kinds are all kinds in the order in which resources can be made: what is
 // referred to comes before what refers to it. Deletions go the other way.

@@ -15,7 +15,7 @@ import (
 // MaxFile bounds a file, MaxDocument one resource in it as JSON, with YAML's
 // aliases expanded: what the server takes as one request. In bytes.
 const (
-	MaxFile     = 16 << 20
+	MaxFile     = 8 << 20
 	MaxDocument = 1 << 20
 )
 
