@@ -341,13 +341,15 @@ func (r *changer) write(ctx context.Context, c change) error {
 		}
 		return err
 	}
-	if c.spec {
-		if err := r.api.update(ctx, *c.file); err != nil {
+	// Tags first: when they are refused no version has been spent, however often
+	// that is tried again.
+	if len(c.set) > 0 || len(c.remove) > 0 {
+		if err := r.api.retag(ctx, c.server, c.set, c.remove); err != nil {
 			return err
 		}
 	}
-	if len(c.set) > 0 || len(c.remove) > 0 {
-		return r.api.retag(ctx, c.server, c.set, c.remove)
+	if c.spec {
+		return r.api.update(ctx, *c.file)
 	}
 	return nil
 }

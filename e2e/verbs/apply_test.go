@@ -189,6 +189,22 @@ failed virtualService/needs.local (mesh m): standard input:5 (document 3): NotFo
 fairlead: 2 of 6 changes could not be made`, a.err)
 }
 
+// TestRefusedTagsSpendNoVersion: a change of spec and tags whose tags the server
+// refuses is not made by half, however often it is tried.
+func TestRefusedTagsSpendNoVersion(t *testing.T) {
+	s := meshtest.StartServer(t, meshtest.ServerOptions{})
+	must(t, s, "{meshName: m}\n---\n{meshName: m, virtualNodeName: n, spec: {}}", "apply", "-f", "-")
+	a := fairlead(t, s, `{meshName: m, spec: {egressFilter: {type: DROP_ALL}}}
+---
+{meshName: m, virtualNodeName: n, spec: {backends: []}, tags: [{key: "aws:mine", value: ""}]}`, "apply", "-f", "-")
+	if a.code != 1 || !strings.Contains(a.err, "failed virtualNode/n (mesh m): standard input:3 (document 2): BadRequestException: ") {
+		t.Errorf("%+v", a)
+	}
+	if v := version(t, s, "m", "virtualNode/n"); v != 1 {
+		t.Errorf("version %d", v)
+	}
+}
+
 // TestApplyRandomMeshes exports meshes that use all of the API, applies the
 // export to an empty server, and prunes one mesh into another.
 func TestApplyRandomMeshes(t *testing.T) {

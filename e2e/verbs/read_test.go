@@ -3,8 +3,10 @@ package verbs
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -218,6 +220,32 @@ func TestFolders(t *testing.T) {
 	a := fairlead(t, s, "", "apply", "-f", dir, "-f", filepath.Join(dir, "m.yaml"))
 	if a.code != 1 || !strings.Contains(a.err, "mesh/m is in "+dir+"/m.yaml:1 already") {
 		t.Errorf("a file twice: %+v", a)
+	}
+}
+
+// TestEndpoint: the flag goes before Fairlead's variable, that before App
+// Mesh's, and that before the one of all of AWS.
+func TestEndpoint(t *testing.T) {
+	s := meshtest.StartServer(t, meshtest.ServerOptions{})
+	const nowhere = "http://127.0.0.1:1"
+	all := []string{"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_APP_MESH", "AWS_ENDPOINT_URL_FAIRLEAD"}
+	for n := range len(all) + 1 {
+		env := slices.DeleteFunc(s.AWSEnv(), func(v string) bool { return strings.HasPrefix(v, "AWS_ENDPOINT_URL") })
+		for i, name := range all[:min(n+1, len(all))] {
+			url := nowhere
+			if i == n {
+				url = s.API
+			}
+			env = append(env, name+"="+url)
+		}
+		cmd := exec.Command(meshtest.Binary(t), "get", "meshes")
+		if n == len(all) {
+			cmd.Args = append(cmd.Args, "--endpoint-url", s.API)
+		}
+		cmd.Env = env
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("step %d: %v\n%s", n, err, out)
+		}
 	}
 }
 

@@ -2,7 +2,6 @@ package manifest
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -83,20 +82,17 @@ func TagChanges(file, server map[string]string) (set map[string]string, remove [
 // Diff shows what would become of a resource: a unified diff of spec and tags
 // as YAML. One of the two is nil for a resource that is made or deleted.
 func Diff(server, file *Resource) (string, error) {
-	if server == nil && file == nil {
-		return "", errors.New("compare nothing with nothing")
-	}
-	name, source := "", "(deleted)"
-	before, after := []string{}, []string{}
+	oldName, newName := "(new)", "(deleted)"
+	var before, after []string
 	var err error
 	if server != nil {
-		name = server.String()
+		oldName = server.String()
 		if before, err = diffLines(*server); err != nil {
 			return "", err
 		}
 	}
 	if file != nil {
-		name, source = file.String(), file.Source
+		newName = file.String() + " " + file.Source
 		wanted := *file
 		wanted.Spec = served(file.Spec)
 		if file.Tags == nil && server != nil {
@@ -106,18 +102,7 @@ func Diff(server, file *Resource) (string, error) {
 			return "", err
 		}
 	}
-	old := name
-	if server == nil {
-		old = "(new)"
-	}
-	new := name
-	if source != "" {
-		new = name + " " + source
-	}
-	if file == nil {
-		new = source
-	}
-	return "--- " + old + "\n+++ " + new + "\n" + unified(before, after), nil
+	return "--- " + oldName + "\n+++ " + newName + "\n" + unified(before, after), nil
 }
 
 func diffLines(r Resource) ([]string, error) {
