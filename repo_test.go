@@ -40,6 +40,7 @@ var layers = map[string]string{
 	"bench/adswire":         "",
 	"tools/suites":          "",
 	"internal/server":       "internal/xds internal/edge internal/store internal/awsapi internal/iam internal/ca internal/envoy internal/mesh internal/tlspolicy api",
+	"internal/sts":          "internal/store internal/awsapi internal/iam internal/mesh internal/tlspolicy api",
 	"internal/agent":        "internal/xds internal/edge internal/store internal/awsapi internal/iam internal/envoy internal/mesh internal/tlspolicy api",
 	"internal/xds":          "internal/edge internal/store internal/awsapi internal/iam internal/envoy internal/mesh internal/tlspolicy api",
 	"internal/awsapi":       "internal/iam internal/mesh internal/tlspolicy api",
