@@ -54,11 +54,12 @@ func (t *throttle) take(account, action string, now time.Time) error {
 	if latest := now.Add(burst); spent.After(latest) { // the clock was set back
 		spent = latest
 	}
-	spent = spent.Add(time.Duration(float64(time.Second) / rate))
-	if spent.Sub(now) > burst {
+	t.spent[s] = spent
+	next := spent.Add(time.Duration(float64(time.Second) / rate))
+	if next.Sub(now) > burst {
 		return api.Exceptionf(codeTooMany, http.StatusTooManyRequests, "Rate exceeded")
 	}
-	t.spent[s] = spent
+	t.spent[s] = next
 	return nil
 }
 
