@@ -51,13 +51,13 @@ type message struct {
 }
 
 // signedMessage is a good request: the Go SDK's signer made its signature.
-func signedMessage(t *testing.T, method, target, body string) *message {
+func signedMessage(t testing.TB, method, target, body string) *message {
 	t.Helper()
 	return messageBy(t, rootCreds, method+" "+target, body)
 }
 
 // messageBy is a good request of someone: line is "METHOD target".
-func messageBy(t *testing.T, creds aws.Credentials, line, body string) *message {
+func messageBy(t testing.TB, creds aws.Credentials, line, body string) *message {
 	t.Helper()
 	method, target, _ := strings.Cut(line, " ")
 	u, err := url.ParseRequestURI(target)
@@ -74,7 +74,7 @@ func messageBy(t *testing.T, creds aws.Credentials, line, body string) *message 
 }
 
 // signRequest signs for the service that the path belongs to.
-func signRequest(t *testing.T, creds aws.Credentials, r *http.Request, body string) *message {
+func signRequest(t testing.TB, creds aws.Credentials, r *http.Request, body string) *message {
 	t.Helper()
 	service := "appmesh"
 	if strings.HasPrefix(r.URL.Path, "/fairlead/") {
