@@ -109,7 +109,7 @@ func TestWhoMayCall(t *testing.T) {
 			{"another region", func(c *call) { c.region = "eu-west-1" }, "InvalidSignatureException"},
 			{"ten minutes ago", func(c *call) { c.at = time.Now().Add(-10 * time.Minute) }, "InvalidSignatureException"},
 			{"in ten minutes", func(c *call) { c.at = time.Now().Add(10 * time.Minute) }, "InvalidSignatureException"},
-			{"an unsigned header of ours", func(c *call) { c.unsigned = map[string]string{"X-Amz-Target": "AppMesh.DeleteMesh"} }, "InvalidSignatureException"},
+			{"an unsigned header of ours", func(c *call) { c.unsigned = map[string]string{"X-Amz-Method": "DELETE"} }, "InvalidSignatureException"},
 			{"a session token", func(c *call) { c.signed = map[string]string{"X-Amz-Security-Token": "x"} }, "UnrecognizedClientException"},
 		} {
 			c := base
