@@ -99,6 +99,8 @@ func TestUnsignedRequests(t *testing.T) {
 				t.Errorf("no answer, want %d", test.want)
 			case response.StatusCode != test.want:
 				t.Errorf("%d, want %d", response.StatusCode, test.want)
+			case test.want == http.StatusForbidden && (response.Header.Get("X-Amzn-Errortype") == "" || len(response.Header.Get("X-Amzn-Requestid")) != 36):
+				t.Errorf("no error of AWS's form: %v", response.Header)
 			default:
 				for name := range response.Header {
 					if strings.HasPrefix(name, "Access-Control-") {

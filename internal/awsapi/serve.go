@@ -35,38 +35,65 @@ const (
 // the answer is an error that AWS's SDKs understand, and only this request's.
 func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	started := m.cfg.now()
-	id := newRequestID()
-	h := w.Header()
-	h.Set("X-Amzn-Requestid", id)
-	h.Set("Date", started.UTC().Format(http.TimeFormat)) // SDKs correct their clocks by it
-	protocol := protocolOf(r)
-	protocol.head(h)
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
-
-	log := m.cfg.log().With("request", id)
-	route, body, err := m.answer(protocol, r, id)
+	reply := newReply(w, r, started)
+	log := m.cfg.log().With("request", reply.id)
+	route, body, err := m.answer(reply.protocol, r, reply.id)
 	status := http.StatusOK
 	if err != nil {
 		var code string
-		code, status, body = protocol.error(m.describe(log, route, err), id)
-		h.Set("X-Amzn-Errortype", code)
+		code, status, body = reply.fail(m.describe(log, route, err))
 		if denied, ok := errors.AsType[*notAllowed](err); ok {
-			h.Set("Allow", strings.Join(denied.allowed, ", "))
+			w.Header().Set("Allow", strings.Join(denied.allowed, ", "))
 		}
 		log = log.With("error", code)
 	}
 	if route != nil {
 		log = log.With("service", route.service, "operation", route.action)
 	}
-	h.Set("Content-Length", formatInt(int64(len(body))))
-	// Who does not take the answer is cut off.
-	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(patience)) //nolint:errcheck // only a test's writer has none
-	w.WriteHeader(status)
-	if _, err := w.Write(body); err != nil {
+	if err := reply.write(status, body); err != nil {
 		log = log.With("write", err)
 	}
 	log.Debug("answered", "method", r.Method, "status", status, "took", m.cfg.now().Sub(started))
+}
+
+// Refuse answers a request that is not to reach a Mux, as a Mux would.
+func Refuse(w http.ResponseWriter, r *http.Request, e *api.Exception) {
+	reply := newReply(w, r, time.Now())
+	_, status, body := reply.fail(e)
+	reply.write(status, body) //nolint:errcheck // nobody is there to be told
+}
+
+// reply is an answer on its way, in the protocol of its request.
+type reply struct {
+	writer   http.ResponseWriter
+	protocol protocol
+	id       string // of the request
+}
+
+func newReply(w http.ResponseWriter, r *http.Request, now time.Time) reply {
+	reply := reply{writer: w, protocol: protocolOf(r), id: newRequestID()}
+	h := w.Header()
+	h.Set("X-Amzn-Requestid", reply.id)
+	h.Set("Date", now.UTC().Format(http.TimeFormat)) // SDKs correct their clocks by it
+	reply.protocol.head(h)
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	return reply
+}
+
+func (r reply) fail(e *api.Exception) (code string, status int, body []byte) {
+	code, status, body = r.protocol.error(e, r.id)
+	r.writer.Header().Set("X-Amzn-Errortype", code)
+	return code, status, body
+}
+
+func (r reply) write(status int, body []byte) error {
+	r.writer.Header().Set("Content-Length", formatInt(int64(len(body))))
+	// Who does not take the answer is cut off.
+	http.NewResponseController(r.writer).SetWriteDeadline(time.Now().Add(patience)) //nolint:errcheck // only a test's writer has none
+	r.writer.WriteHeader(status)
+	_, err := r.writer.Write(body)
+	return err
 }
 
 // answer does the work of one request. The route is nil if none was found.

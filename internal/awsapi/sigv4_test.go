@@ -211,6 +211,11 @@ func TestPresigned(t *testing.T) {
 		{"other path", "GET", "60", 0, func(m *message) { m.target = strings.Replace(m.target, "meshes", "meshes/x", 1) }, codeBadSignature},
 		{"parameter added", "GET", "60", 0, func(m *message) { m.target += "&limit=1" }, codeBadSignature},
 		{"parameter repeated", "GET", "60", 0, func(m *message) { m.target += "&X-Amz-Expires=60" }, codeIncomplete},
+		{"a date header too", "GET", "60", 0, func(m *message) { m.add("X-Amz-Date", "20261123T181834Z") }, codeIncomplete},
+		{"a token header too", "GET", "60", 0, func(m *message) { m.add("X-Amz-Security-Token", "x") }, codeIncomplete},
+		{"an algorithm of another name", "GET", "60", 0, func(m *message) { m.target = strings.Replace(m.target, "SHA256", "SHA1", 1) }, codeIncomplete},
+		{"no seconds", "GET", "0", 0, nil, codeIncomplete},
+		{"seconds that are no number", "GET", "1e1", 0, nil, codeIncomplete},
 		{"token added", "GET", "60", 0, func(m *message) { m.target += "&X-Amz-Security-Token=x" }, codeUnknownClient},
 		{"unsigned header that must be signed", "GET", "60", 0, func(m *message) { m.add("X-Amz-Target", "x") }, codeBadSignature},
 		{"with a body", "GET", "60", 0, func(m *message) { m.body = "{}"; m.add("Content-Length", "2") }, codeBadSignature},
@@ -225,5 +230,27 @@ func TestPresigned(t *testing.T) {
 				t.Errorf("got %d %s (%s), want %s", a.status, a.code, a.message, test.want)
 			}
 		})
+	}
+}
+
+// TestUnknownKeysCostTheSame: what is done for a key that is not there is what
+// is done for a wrong signature; the time of an answer does not tell them apart.
+func TestUnknownKeysCostTheSame(t *testing.T) {
+	cfg := Config{Keys: testKeys{}, Region: testRegion, Now: func() time.Time { return signedAt }}
+	form := signedForm{method: "GET", path: "/v20190125/meshes", header: http.Header{"Host": {"x"}}.Values, payloadHash: emptyHash}
+	work := func(keyID string, hasToken bool) float64 {
+		s := signature{keyID: keyID, date: "20261123", region: testRegion, service: "appmesh", time: signedAt, signedHeaders: []string{"host"}, value: strings.Repeat("0", 64), hasToken: hasToken}
+		return testing.AllocsPerRun(100, func() {
+			if _, err := authenticate(t.Context(), cfg, s, form); err == nil {
+				t.Fatal("accepted")
+			}
+		})
+	}
+	wrong := work(rootCreds.AccessKeyID, false)
+	for name, got := range map[string]float64{"an unknown key": work("AKIANOBODY0000000000", false), "an unknown session": work("ASIANOBODY0000000000", true), "a session without token": work(sessionCreds.AccessKeyID, false)} {
+		// The error of the look-up itself is a handful.
+		if got < wrong-2 || got > wrong+8 {
+			t.Errorf("%s: %.0f allocations, a wrong signature: %.0f", name, got, wrong)
+		}
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	sdk "github.com/aws/aws-sdk-go-v2/service/appmesh"
+	stssdk "github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
 
 	"github.com/fairlead/fairlead/api/appmesh"
@@ -248,6 +249,40 @@ func TestBoto3(t *testing.T) {
 	}
 	if want := rootARN + " 36\n" + rootARN + "\ntext/xml True\n200\n403 UnrecognizedClientException\n"; string(out) != want {
 		t.Errorf("got\n%swant\n%s", out, want)
+	}
+}
+
+// TestGoSDK: what Terraform does when it starts.
+func TestGoSDK(t *testing.T) {
+	s := newScene(t)
+	client := func(creds aws.Credentials) *stssdk.Client {
+		return stssdk.New(stssdk.Options{BaseEndpoint: &s.url, Region: region, RetryMaxAttempts: 1, Credentials: credentials.StaticCredentialsProvider{Value: creds}})
+	}
+	identity, err := client(s.root).GetCallerIdentity(t.Context(), nil)
+	if err != nil || *identity.Arn != rootARN || *identity.Account != account || *identity.UserId != account {
+		t.Errorf("GetCallerIdentity: %+v, %v", identity, err)
+	}
+	session, err := client(s.root).GetSessionToken(t.Context(), &stssdk.GetSessionTokenInput{DurationSeconds: aws.Int32(900)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := session.Credentials
+	if left := time.Until(*c.Expiration); left > 15*time.Minute || left < 14*time.Minute {
+		t.Errorf("expires in %s", left)
+	}
+	creds := aws.Credentials{AccessKeyID: *c.AccessKeyId, SecretAccessKey: *c.SecretAccessKey, SessionToken: *c.SessionToken}
+	if got := s.list(t, creds); got != rootARN {
+		t.Errorf("App Mesh by the session: %s", got)
+	}
+	_, err = client(creds).GetSessionToken(t.Context(), nil)
+	if refused, ok := errors.AsType[smithy.APIError](err); !ok || refused.ErrorCode() != "AccessDenied" {
+		t.Errorf("a session by a session: %v", err)
+	}
+	// A clock that is wrong is corrected by the answer's Date, in XML too.
+	s.ahead.Store(int64(20 * time.Minute))
+	retrying := stssdk.New(stssdk.Options{BaseEndpoint: &s.url, Region: region, RetryMaxAttempts: 3, Credentials: credentials.StaticCredentialsProvider{Value: s.root}})
+	if _, err := retrying.GetCallerIdentity(t.Context(), nil); err != nil {
+		t.Errorf("a client 20 minutes behind: %v", err)
 	}
 }
 
