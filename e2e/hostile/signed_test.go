@@ -293,7 +293,7 @@ func TestAccountThatRunsWild(t *testing.T) {
 		{"writes", call{key: root, service: "appmesh", method: "PUT", path: "/v20190125/meshes/m", body: `{"spec":{}}`}, 8},
 	} {
 		began, good, slowed := time.Now(), 0, 0
-		for slowed == 0 || good+slowed < 5*test.rate {
+		for range 5 * test.rate {
 			switch status, code, body := v.do(t, test.call); {
 			case status == http.StatusOK:
 				good++
@@ -303,8 +303,10 @@ func TestAccountThatRunsWild(t *testing.T) {
 				t.Fatalf("%s: %d %s %s", test.name, status, code, body)
 			}
 		}
+		// On a machine that is slower than the rate, none need be.
 		if most := test.rate + int(time.Since(began).Seconds()*float64(test.rate)) + 1; good > most {
 			t.Errorf("%s: %d were answered in %s, want at most %d", test.name, good, time.Since(began), most)
 		}
+		t.Logf("%s: %d answered, %d slowed down in %s", test.name, good, slowed, time.Since(began))
 	}
 }

@@ -1,9 +1,12 @@
 package awsapi
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -100,7 +103,7 @@ def client(mode, attempts):
                         config=Config(retries={"mode": mode, "total_max_attempts": attempts}))
 for mode in ["standard", "legacy"]:
     c, retried = client(mode, 10), 0
-    for _ in range(60):
+    for _ in range(30):
         retried += c.list_meshes()["ResponseMetadata"]["RetryAttempts"]
     print(mode, "all answered", retried > 0)
 c = client("standard", 1)
@@ -112,9 +115,17 @@ except c.exceptions.TooManyRequestsException as e:
 `
 
 // TestBoto3SlowsDown: an SDK that makes more requests than it may gets all of
-// them answered by its own retries.
+// them answered by its own retries. The server's clock moves with the requests,
+// by less than each costs.
 func TestBoto3SlowsDown(t *testing.T) {
-	server := serveTest(t, Config{Rates: Rates{Reads: 40, Writes: 8}})
+	began := time.Now()
+	var requests atomic.Int64
+	mux := newTestMux(Config{Rates: Rates{Reads: 5}, Now: func() time.Time { return began.Add(150 * time.Millisecond * time.Duration(requests.Load())) }})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		requests.Add(1)
+		mux.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
 	cmd := exec.CommandContext(t.Context(), venv+"python", "-c", throttledBoto, server.URL, rootCreds.AccessKeyID, rootCreds.SecretAccessKey)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
