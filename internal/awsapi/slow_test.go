@@ -2,6 +2,7 @@ package awsapi
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 )
@@ -287,5 +289,79 @@ func oneStream(t *testing.T, conn net.Conn, fields []hpack.HeaderField) string {
 		case *http2.RSTStreamFrame:
 			return "reset: " + frame.ErrCode.String()
 		}
+	}
+}
+
+// TestSlowOperationIsNotASlowClient: the time that a client has for its request
+// ends with the request; the operation has its own.
+func TestSlowOperationIsNotASlowClient(t *testing.T) {
+	t.Parallel()
+	const short = 200 * time.Millisecond
+	mux := newTestMux(Config{})
+	mux.HandleOperator(http.MethodPost, "/fairlead/v1/slow", "Slow", func(ctx context.Context, _ *Request) (any, error) {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(4 * short):
+			return widget{Name: "done"}, nil
+		}
+	})
+	for _, http2 := range []bool{false, true} {
+		s := httptest.NewUnstartedServer(nil)
+		s.Config = NewServer(mux, nil)
+		s.Config.ReadTimeout, s.Config.ReadHeaderTimeout = short, short
+		s.EnableHTTP2 = http2
+		s.StartTLS()
+		t.Cleanup(s.Close)
+		for range 2 { // on one connection
+			body := []byte("{}")
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+"/fairlead/v1/slow", bytes.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Content-Type", "application/json")
+			if err := v4.NewSigner().SignHTTP(t.Context(), rootCreds, r, hashOf(body), OperatorService, testRegion, time.Now()); err != nil {
+				t.Fatal(err)
+			}
+			answer, err := s.Client().Do(r)
+			if err != nil {
+				t.Fatalf("HTTP/2 %v: %v", http2, err)
+			}
+			content, err := io.ReadAll(answer.Body)
+			answer.Body.Close()
+			if err != nil || answer.StatusCode != http.StatusOK {
+				t.Errorf("HTTP/2 %v: %d %s %v", http2, answer.StatusCode, content, err)
+			}
+		}
+	}
+}
+
+// TestDeafReaderIsCut: a client that asks and does not take its answer holds
+// nothing for long.
+func TestDeafReaderIsCut(t *testing.T) {
+	t.Parallel()
+	mux := newTestMux(Config{Now: func() time.Time { return signedAt }})
+	mux.HandleOperator(http.MethodGet, "/fairlead/v1/large", "GetLarge", func(context.Context, *Request) (any, error) {
+		return widget{Name: strings.Repeat("x", 32<<20)}, nil
+	})
+	done := make(chan struct{})
+	s := httptest.NewUnstartedServer(nil)
+	s.Config = NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mux.ServeHTTP(w, r)
+		close(done)
+	}), nil)
+	s.Start()
+	t.Cleanup(s.Close)
+	conn := dialTCP(t, s.Listener.Addr().String())
+	defer conn.Close()
+	if _, err := conn.Write(signedMessage(t, "GET", "/fairlead/v1/large", "").raw("")); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	select {
+	case <-done:
+		t.Logf("cut after %s", time.Since(began))
+	case <-time.After(20 * time.Second):
+		t.Error("the server still writes after 20 s")
 	}
 }
