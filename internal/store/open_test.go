@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -101,8 +102,12 @@ func TestCleanStartAndStopIsQuiet(t *testing.T) {
 	config := Config{DataDir: t.TempDir(), Log: log}
 	open(t, config).Close()
 	open(t, config).Close()
-	if logged.Len() > 0 {
-		t.Errorf("logged:\n%s", &logged)
+	// What etcd says of a slow machine is true and says nothing of ours.
+	slow := regexp.MustCompile(`took too long|slow fdatasync|slow network|overloaded`)
+	for line := range strings.Lines(logged.String()) {
+		if !slow.MatchString(line) {
+			t.Errorf("logged: %s", line)
+		}
 	}
 }
 

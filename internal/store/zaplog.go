@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 
 	"go.uber.org/zap"
@@ -32,7 +33,9 @@ func harmless(message string) bool {
 		"failed to update storage version":
 		return true
 	}
-	return false
+	// Said when the election timer runs out before the first entries are
+	// applied; it runs again.
+	return strings.Contains(message, "cannot campaign at term")
 }
 
 func (c *slogCore) level(l zapcore.Level) slog.Level {
