@@ -241,7 +241,11 @@ func list[S any](ctx context.Context, s *Service, k *kind[S], of locator, p page
 	if err != nil {
 		return nil, nil, err
 	}
-	after, err := p.after(at)
+	tokens, err := s.pageTokens(ctx, at)
+	if err != nil {
+		return nil, nil, s.failure(ctx, err)
+	}
+	after, err := tokens.after(p.token)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -262,7 +266,7 @@ func list[S any](ctx context.Context, s *Service, k *kind[S], of locator, p page
 		return rest, nil, nil
 	}
 	rest = rest[:p.size()]
-	return rest, p.next(at, rest[len(rest)-1].ID.Name), nil
+	return rest, tokens.next(rest[len(rest)-1].ID.Name), nil
 }
 
 // get reads a resource that must exist, with what it stands in.

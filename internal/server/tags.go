@@ -186,7 +186,11 @@ func (s *Service) ListTagsForResource(ctx context.Context, in *appmesh.ListTagsF
 		return nil, err
 	}
 	p := page{limit: in.Limit, token: in.NextToken, largest: maxTags}
-	after, err := p.after(at)
+	tokens, err := s.pageTokens(ctx, at)
+	if err != nil {
+		return nil, s.failure(ctx, err)
+	}
+	after, err := tokens.after(p.token)
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +208,7 @@ func (s *Service) ListTagsForResource(ctx context.Context, in *appmesh.ListTagsF
 			continue
 		}
 		if len(out.Tags) == p.size() {
-			out.NextToken = p.next(at, out.Tags[len(out.Tags)-1].Key)
+			out.NextToken = tokens.next(out.Tags[len(out.Tags)-1].Key)
 			break
 		}
 		value := tags[key]
