@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/fairlead/fairlead/internal/server"
 )
 
 // serverConfig is all of the server's configuration: flags, FAIRLEAD_…
@@ -27,10 +29,13 @@ type serverConfig struct {
 	TLSKey        string
 	TLSClientCA   string
 	TrustDomain   string
+	Quotas        []string
 	Insecure      bool
 	LogLevel      string
 	LogFormat     string
 	UnsafeNoFsync bool
+
+	quotas server.Quotas // Quotas, as check has read them
 }
 
 func newServerCommand() *cobra.Command {
@@ -81,6 +86,7 @@ variable over the file.`,
 	f.StringVar(&c.TLSKey, "tls-key", "", "private key of --tls-cert, PEM")
 	f.StringVar(&c.TLSClientCA, "tls-client-ca", "", "authorities, PEM, of the certificates that clients of the xDS address must present besides their signature")
 	f.StringVar(&c.TrustDomain, "trust-domain", "", "trust domain of the meshes' own certificates (default MESH.fairlead)")
+	f.StringSliceVar(&c.Quotas, "quota", nil, "NAME=VALUE,…: quotas other than the presets, which reference/appmesh-rules.md lists; the same on all servers of a store")
 	f.BoolVar(&c.Insecure, "insecure", false, "allow plain HTTP on an --api-address that is not loopback")
 	f.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&c.LogFormat, "log-format", "text", "text or json")
@@ -96,7 +102,8 @@ var (
 	regionPattern  = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
 )
 
-// check refuses what cannot work, before anything is started.
+// check refuses what cannot work, before anything is started, and reads what
+// has a form of its own.
 func (c *serverConfig) check() error {
 	switch {
 	case !accountPattern.MatchString(c.AccountID):
@@ -111,6 +118,10 @@ func (c *serverConfig) check() error {
 		return usagef("--kek-file: must be given with --etcd-endpoints, and be the same for all servers of that etcd")
 	case len(c.EtcdEndpoints) > 0 && c.UnsafeNoFsync:
 		return usagef("--unsafe-no-fsync: only the embedded store can do without")
+	}
+	var err error
+	if c.quotas, err = server.ParseQuotas(c.Quotas); err != nil {
+		return usagef("--quota: %w", err)
 	}
 	for _, a := range []struct{ flag, address string }{{"api", c.APIAddress}, {"xds", c.XDSAddress}, {"ops", c.OpsAddress}} {
 		if _, _, err := net.SplitHostPort(a.address); err != nil {

@@ -10,7 +10,8 @@ import (
 )
 
 var gatewayRoutes = kind[appmesh.GatewayRouteSpec]{
-	kind: mesh.KindGatewayRoute, noun: "GatewayRoute", nameMember: "gatewayRouteName", rules: gatewayRouteRules, references: gatewayRouteReferences,
+	kind: mesh.KindGatewayRoute, noun: "GatewayRoute", nameMember: "gatewayRouteName", quota: "gateway-routes-per-virtual-gateway",
+	rules: gatewayRouteRules, references: gatewayRouteReferences,
 }
 
 // gatewayRouteReferences checks that the target exists and that ports are

@@ -26,12 +26,15 @@ type kind[S any] struct {
 	kind       mesh.Kind
 	noun       string // as App Mesh's messages say it: VirtualNode
 	nameMember string // of the create request: virtualNodeName
+	quota      string // on how many there may be, by its name in quotas
 	rules      []rule[S]
 	// fill completes a spec in the one place where App Mesh does; nil: nowhere.
 	// It returns a new spec if it changes anything.
 	fill func(*S) *S
 	// certificates are the ARNs of certificates and authorities in a spec.
 	certificates func(*S) []certificate
+	// within refuses specs that are larger than a quota allows.
+	within func(limits Quotas, at location, spec *S) error
 	// references checks the resources that a spec names, within the transaction
 	// that writes it.
 	references func(tx *store.Tx, at location, spec *S) error
@@ -70,7 +73,7 @@ func (l locator) location(ctx context.Context) (location, error) {
 }
 
 // prepare checks all of a request that can be checked without the store.
-func (k *kind[S]) prepare(ctx context.Context, in *request[S]) (location, error) {
+func (k *kind[S]) prepare(ctx context.Context, limits Quotas, in *request[S]) (location, error) {
 	at, err := locator{in.mesh, in.owner, in.id}.location(ctx)
 	if err != nil {
 		return location{}, err
@@ -79,6 +82,11 @@ func (k *kind[S]) prepare(ctx context.Context, in *request[S]) (location, error)
 	clientToken(&found, in.token)
 	if err := found.err(); err != nil {
 		return location{}, err
+	}
+	if k.within != nil {
+		if err := k.within(limits, at, in.spec); err != nil {
+			return location{}, err
+		}
 	}
 	if k.certificates != nil {
 		if err := knownCertificates(k.certificates(in.spec)); err != nil {
@@ -103,7 +111,7 @@ func create[S any](ctx context.Context, s *Service, k *kind[S], in request[S]) (
 	if err != nil {
 		return nil, s.failure(ctx, err)
 	}
-	at, err := k.prepare(ctx, &in)
+	at, err := k.prepare(ctx, s.Quotas, &in)
 	if err != nil {
 		return nil, err
 	}
@@ -123,6 +131,9 @@ func create[S any](ctx context.Context, s *Service, k *kind[S], in request[S]) (
 			return k.repeated(tx, at, token)
 		}
 		if !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		if err := k.room(tx, s.Quotas, at); err != nil {
 			return err
 		}
 		if k.references != nil {
@@ -146,7 +157,7 @@ func update[S any](ctx context.Context, s *Service, k *kind[S], in request[S]) (
 	if err != nil {
 		return nil, s.failure(ctx, err)
 	}
-	at, err := k.prepare(ctx, &in)
+	at, err := k.prepare(ctx, s.Quotas, &in)
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,8 @@ import (
 )
 
 var routes = kind[appmesh.RouteSpec]{
-	kind: mesh.KindRoute, noun: "Route", nameMember: "routeName", rules: routeRules, references: routeReferences,
+	kind: mesh.KindRoute, noun: "Route", nameMember: "routeName", quota: "routes-per-virtual-router",
+	rules: routeRules, references: routeReferences,
 }
 
 // routeReferences checks that the targets exist and that they, the router and

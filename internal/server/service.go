@@ -27,6 +27,7 @@ type Service struct {
 	Store  *store.Store
 	Region string
 	Graphs Graphs
+	Quotas Quotas // nil: all at their presets
 	Now    func() time.Time
 	Log    *slog.Logger
 }

@@ -11,7 +11,8 @@ import (
 )
 
 var virtualRouters = kind[appmesh.VirtualRouterSpec]{
-	kind: mesh.KindVirtualRouter, noun: "VirtualRouter", nameMember: "virtualRouterName", rules: virtualRouterRules,
+	kind: mesh.KindVirtualRouter, noun: "VirtualRouter", nameMember: "virtualRouterName", quota: "virtual-routers-per-mesh",
+	rules:      virtualRouterRules,
 	references: routerRoutes, unused: routerUnused,
 }
 

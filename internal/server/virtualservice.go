@@ -11,7 +11,8 @@ import (
 )
 
 var virtualServices = kind[appmesh.VirtualServiceSpec]{
-	kind: mesh.KindVirtualService, noun: "VirtualService", nameMember: "virtualServiceName", rules: virtualServiceRules,
+	kind: mesh.KindVirtualService, noun: "VirtualService", nameMember: "virtualServiceName", quota: "virtual-services-per-mesh",
+	rules:      virtualServiceRules,
 	references: serviceProvider, unused: serviceUnused,
 }
 

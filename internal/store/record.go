@@ -142,7 +142,8 @@ func Put[S any](tx *Tx, record *mesh.Record[S], tokens ...Token) error {
 // Delete stages the deletion of a record, with its tombstone. The transaction
 // must have read it with Get or List.
 func Delete(tx *Tx, name mesh.Name, id mesh.ID) error {
-	path, err := normal(name, id).path()
+	r := normal(name, id)
+	path, err := r.path()
 	if err != nil {
 		return err
 	}
@@ -155,6 +156,7 @@ func Delete(tx *Tx, name mesh.Name, id mesh.ID) error {
 		return fmt.Errorf("delete %s: %w", path, err)
 	}
 	change := Change{Op: OpDelete, Version: v.Version}
+	tx.dropFences(r)
 	return tx.stage(path, func(key string) clientv3.Op { return clientv3.OpDelete(key) }, change)
 }
 

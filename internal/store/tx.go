@@ -37,6 +37,7 @@ type Tx struct {
 
 	ctx      context.Context
 	client   *clientv3.Client
+	cache    *cache
 	now      time.Time
 	revision int64 // of all reads; 0 before the first
 
@@ -97,7 +98,7 @@ func (s *Store) Read(ctx context.Context, fn func(tx *Tx) error) (revision int64
 
 func (s *Store) begin(ctx context.Context) *Tx {
 	return &Tx{
-		ctx: ctx, client: s.client, now: s.now().UTC(),
+		ctx: ctx, client: s.client, cache: s.cache, now: s.now().UTC(),
 		got:        map[string]*mvccpb.KeyValue{},
 		conditions: map[string]clientv3.Cmp{},
 		ops:        map[string]clientv3.Op{},
