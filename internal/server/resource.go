@@ -35,9 +35,8 @@ type kind[S any] struct {
 	certificates func(*S) []certificate
 	// within refuses specs that are larger than a quota allows.
 	within func(limits Quotas, at location, spec *S) error
-	// references checks the resources that a spec names, within the transaction
-	// that writes it.
-	references func(tx *store.Tx, at location, spec *S) error
+	// references are on the resources that a spec names.
+	references []reference[S]
 	// unused refuses a deletion while other resources need this one.
 	unused func(tx *store.Tx, at location) error
 	// warnings are about specs that are valid and still not what one would want.
@@ -58,6 +57,8 @@ type request[S any] struct {
 	spec  *S
 	tags  []appmesh.TagRef
 	token *string
+	// newName is the member that names what is to be made; empty in an update.
+	newName string
 }
 
 // locator is a resource, or a list, as a request names it.
@@ -67,19 +68,31 @@ type locator struct {
 	id    mesh.ID
 }
 
+// location checks a name as far as that is possible without the store.
 func (l locator) location(ctx context.Context) (location, error) {
 	name, err := meshName(ctx, l.mesh, l.owner)
-	return location{name, l.id}, err
+	if err != nil {
+		return location{}, err
+	}
+	var f faults
+	byName(&f, "the "+string(l.id.Kind)+" in the path", l.id.Name)
+	byName(&f, "what the "+string(l.id.Kind)+" belongs to", l.id.Parent)
+	return location{name, l.id}, f.err()
 }
 
 // prepare checks all of a request that can be checked without the store.
 func (k *kind[S]) prepare(ctx context.Context, limits Quotas, in *request[S]) (location, error) {
-	at, err := locator{in.mesh, in.owner, in.id}.location(ctx)
+	from := locator{in.mesh, in.owner, in.id}
+	if in.newName != "" {
+		from.id.Name = "" // has rules of its own
+	}
+	at, err := from.location(ctx)
 	if err != nil {
 		return location{}, err
 	}
-	found := check(k.rules, in.spec)
-	clientToken(&found, in.token)
+	at.id = in.id
+	found := check(requestRules, &asked{in.newName, in.id.Name, in.tags, in.token})
+	found = append(found, check(k.rules, in.spec)...)
 	if err := found.err(); err != nil {
 		return location{}, err
 	}
@@ -101,12 +114,7 @@ func (k *kind[S]) prepare(ctx context.Context, limits Quotas, in *request[S]) (l
 
 // create makes a resource, or returns the one that the same request made before.
 func create[S any](ctx context.Context, s *Service, k *kind[S], in request[S]) (*mesh.Record[S], error) {
-	var found faults
-	resourceName(&found, k.nameMember, in.id.Name)
-	tags := newTags(&found, in.tags)
-	if err := found.err(); err != nil {
-		return nil, err
-	}
+	in.newName = k.nameMember
 	hash, err := requestHash("create", in)
 	if err != nil {
 		return nil, s.failure(ctx, err)
@@ -118,7 +126,7 @@ func create[S any](ctx context.Context, s *Service, k *kind[S], in request[S]) (
 	now, token := s.now(), tokenOf(in.token, hash)
 	record := &mesh.Record[S]{
 		Mesh: at.mesh, ID: at.id, UID: uuid.NewString(), Version: 1, CreatedAt: now, UpdatedAt: now,
-		ResourceOwner: account(ctx), Spec: in.spec, Tags: tags,
+		ResourceOwner: account(ctx), Spec: in.spec, Tags: tagMap(in.tags),
 	}
 	var result *mesh.Record[S]
 	err = s.write(ctx, func(tx *store.Tx) error {
@@ -136,10 +144,8 @@ func create[S any](ctx context.Context, s *Service, k *kind[S], in request[S]) (
 		if err := k.room(tx, s.Quotas, at); err != nil {
 			return err
 		}
-		if k.references != nil {
-			if err := k.references(tx, at, in.spec); err != nil {
-				return err
-			}
+		if err := refer(k.references, tx, at, in.spec); err != nil {
+			return err
 		}
 		result = record
 		return store.Put(tx, record, token...)
@@ -179,10 +185,8 @@ func update[S any](ctx context.Context, s *Service, k *kind[S], in request[S]) (
 		if replay == store.Reused {
 			return reused()
 		}
-		if k.references != nil {
-			if err := k.references(tx, at, in.spec); err != nil {
-				return err
-			}
+		if err := refer(k.references, tx, at, in.spec); err != nil {
+			return err
 		}
 		next := *existing
 		next.Spec, next.Version, next.UpdatedAt = in.spec, existing.Version+1, s.now()
@@ -419,16 +423,6 @@ func requestHash[S any](operation string, in request[S]) (string, error) {
 	}
 	sum := sha256.Sum256(content)
 	return hex.EncodeToString(sum[:]), nil
-}
-
-// clientToken checks a client token as App Mesh documents it.
-func clientToken(f *faults, token *string) {
-	if token == nil {
-		return
-	}
-	if len(*token) > 64 || strings.ContainsFunc(*token, func(r rune) bool { return r > 0x7f || !isNameByte(byte(r)) || r == '.' }) {
-		f.add("clientToken", "%q may have up to 64 letters, digits, hyphens and underscores", *token)
-	}
 }
 
 func pointed(s *string) string {
