@@ -150,6 +150,7 @@ func gatewayCases() []ruleCase {
 		{"pool-protocol", "of another", listener(`,"connectionPool":{"http2":{"maxRequests":1}}`),
 			[]string{`spec.listeners[0].connectionPool.http2: the listener's protocol is http: set connectionPool.http`}},
 		{"health-check-port", "its own port", check(`,"port":80`), nil},
+		{"health-check-port", "left out", check(``), nil},
 		{"health-check-port", "another port", check(`,"port":81`), []string{`spec.listeners[0].healthCheck.port: 81 must be the listener's port 80`}},
 		{"health-check-path", "a path", check(`,"path":"/ping"`), nil},
 		{"health-check-path", "two lines", check(`,"path":"/a\rb"`), []string{`spec.listeners[0].healthCheck.path: "/a\rb" has control characters`}},

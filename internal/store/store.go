@@ -74,7 +74,8 @@ type Store struct {
 	seal    *sealer
 	lineage string
 	cache   *cache
-	full    atomic.Bool // as room last saw it, to say so once
+	full    atomic.Bool   // as room last saw it, to say so once
+	turns   chan struct{} // see turn
 
 	stop   context.CancelFunc // ends the goroutines in tasks
 	tasks  sync.WaitGroup
@@ -86,7 +87,7 @@ type Store struct {
 // first start makes, and loads the cache. It returns when all records are
 // loaded, or when ctx ends.
 func Open(ctx context.Context, config Config) (*Store, error) {
-	s := &Store{config: config, now: config.Now, log: config.Log, close: func() {}}
+	s := &Store{config: config, now: config.Now, log: config.Log, close: func() {}, turns: make(chan struct{}, 1)}
 	if s.now == nil {
 		s.now = time.Now
 	}

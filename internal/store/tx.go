@@ -52,11 +52,20 @@ type Tx struct {
 // is founded on a consistent view. Writes come in one etcd transaction, never
 // twice. Errors: ErrConflict, ErrUnavailable, ErrFull,
 // ErrTooLarge, those of fn.
-func (s *Store) Write(ctx context.Context, fn func(tx *Tx) error) (revision int64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, maxWriting)
+func (s *Store) Write(caller context.Context, fn func(tx *Tx) error) (revision int64, err error) {
+	ctx, cancel := context.WithTimeout(caller, maxWriting)
 	defer cancel()
+	var waited turn
+	defer func() { waited.end() }()
 	for attempt := range maxAttempts {
-		if err := pause(ctx, attempt); err != nil {
+		err := pause(ctx, attempt)
+		if err == nil && attempt == 1 {
+			waited, err = s.turn(ctx)
+		}
+		switch {
+		case err != nil && caller.Err() == nil:
+			return 0, ErrConflict // ours was the time that is over, lost to others
+		case err != nil:
 			return 0, storeError("write", err)
 		}
 		tx := s.begin(ctx)
@@ -94,6 +103,26 @@ func (s *Store) Read(ctx context.Context, fn func(tx *Tx) error) (revision int64
 		}
 		return nil
 	})
+}
+
+// turn is what a transaction holds that was beaten once: then it waits for the
+// others of this server that were, so that a record that many write is written
+// by one after the other, and nobody starves.
+type turn struct{ of chan struct{} }
+
+func (s *Store) turn(ctx context.Context) (turn, error) {
+	select {
+	case s.turns <- struct{}{}:
+		return turn{s.turns}, nil
+	case <-ctx.Done():
+		return turn{}, ctx.Err()
+	}
+}
+
+func (t turn) end() {
+	if t.of != nil {
+		<-t.of
+	}
 }
 
 func (s *Store) begin(ctx context.Context) *Tx {
