@@ -45,6 +45,28 @@ func (h *harness) makeSmallMesh(t *testing.T) {
 	}
 }
 
+// deletionCases are deletions in smallMesh, in this order, and why each is
+// refused, if it is.
+var deletionCases = []struct{ delete, want string }{
+	{"m", "Mesh m for account 123456789012 has active VirtualNodes, please delete VirtualNodes before deleting the Mesh"},
+	{"blue", "VirtualNode with name blue cannot be deleted because it is the target of one or more routes."},
+	{"green", "VirtualNode with name green cannot be deleted because it is a VirtualService provider"},
+	{"r", "VirtualRouter with name r has active Routes, please delete Routes before deleting the VirtualRouter"},
+	{"color.local", "VirtualService color.local is being referenced in the following: GATEWAY_ROUTE: [gr]"},
+	{"g", "VirtualGateway with name g has active GatewayRoutes, please delete GatewayRoutes before deleting the VirtualGateway"},
+	{"x", ""},
+	{"r", "VirtualRouter with name r cannot be deleted because it is a VirtualService provider"},
+	{"blue", ""},
+	{"gr", ""},
+	{"g", ""},
+	{"color.local", ""},
+	{"r", ""},
+	{"green.local", ""},
+	{"m", "Mesh m for account 123456789012 has active VirtualNodes, please delete VirtualNodes before deleting the Mesh"},
+	{"green", ""},
+	{"m", ""},
+}
+
 // What the rows of smallMesh are, is refused to be deleted while something
 // needs it, and goes in the opposite order.
 func TestDeleteOrder(t *testing.T) {
@@ -59,25 +81,7 @@ func TestDeleteOrder(t *testing.T) {
 		t.Fatalf("no %s", name)
 		return ""
 	}
-	for _, c := range []struct{ delete, want string }{
-		{"m", "Mesh m for account 123456789012 has active VirtualNodes, please delete VirtualNodes before deleting the Mesh"},
-		{"blue", "VirtualNode with name blue cannot be deleted because it is the target of one or more routes."},
-		{"green", "VirtualNode with name green cannot be deleted because it is a VirtualService provider"},
-		{"r", "VirtualRouter with name r has active Routes, please delete Routes before deleting the VirtualRouter"},
-		{"color.local", "VirtualService color.local is being referenced in the following: GATEWAY_ROUTE: [gr]"},
-		{"g", "VirtualGateway with name g has active GatewayRoutes, please delete GatewayRoutes before deleting the VirtualGateway"},
-		{"x", ""},
-		{"r", "VirtualRouter with name r cannot be deleted because it is a VirtualService provider"},
-		{"blue", ""},
-		{"gr", ""},
-		{"g", ""},
-		{"color.local", ""},
-		{"r", ""},
-		{"green.local", ""},
-		{"m", "Mesh m for account 123456789012 has active VirtualNodes, please delete VirtualNodes before deleting the Mesh"},
-		{"green", ""},
-		{"m", ""},
-	} {
+	for _, c := range deletionCases {
 		a := h.send(t, "DELETE", at(c.delete), "", nil)
 		switch {
 		case c.want == "" && a.status != http.StatusOK:

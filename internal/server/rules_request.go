@@ -20,7 +20,7 @@ type asked struct {
 
 // requestRules are the rules of all kinds on what stands beside the spec.
 var requestRules = []rule[asked]{
-	{"name", "B.12 22", "a name has letters, digits, hyphens, underscores and dots, and is neither . nor ..", func(r *asked, f *faults) {
+	{"name", "B.12 22", "a name has letters, digits, hyphens, underscores and dots, up to 255 of them; . and .. are none", func(r *asked, f *faults) {
 		if r.nameMember != "" {
 			resourceName(f, r.nameMember, r.name)
 		}
