@@ -99,6 +99,26 @@ func TestDeleteOrder(t *testing.T) {
 	}
 }
 
+// A mesh is in use by what is in it, whatever that is.
+func TestMeshInUse(t *testing.T) {
+	h := newHarness(t)
+	h.must(t, "PUT", "/v20190125/meshes", `{"meshName":"m"}`)
+	for _, c := range []struct{ collection, body, nouns string }{
+		{"/virtualNodes", `{"virtualNodeName":"x","spec":{}}`, "VirtualNodes"},
+		{"/virtualServices", `{"virtualServiceName":"x","spec":{}}`, "VirtualServices"},
+		{"/virtualRouters", `{"virtualRouterName":"x","spec":{}}`, "VirtualRouters"},
+		{"/virtualGateways", `{"virtualGatewayName":"x","spec":{"listeners":[` + gatewayListener(80, ``) + `]}}`, "VirtualGateways"},
+	} {
+		h.must(t, "PUT", inM+c.collection, c.body)
+		want := "Mesh m for account 123456789012 has active " + c.nouns + ", please delete " + c.nouns + " before deleting the Mesh"
+		if a := h.send(t, "DELETE", inM, "", nil); a.code != "ResourceInUseException" || !strings.Contains(a.body, want) {
+			t.Errorf("with %s: %d %s", c.nouns, a.status, a.body)
+		}
+		h.must(t, "DELETE", inM+c.collection+"/x", "")
+	}
+	h.must(t, "DELETE", inM, "")
+}
+
 // A resource through the SDK: what metadata says at each step, and that the
 // spec comes back as it was sent, but for the port of the health check.
 func TestLifeOfANode(t *testing.T) {

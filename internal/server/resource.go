@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -264,24 +262,22 @@ func list[S any](ctx context.Context, s *Service, k *kind[S], of locator, p page
 	if err != nil {
 		return nil, nil, err
 	}
-	var all []*mesh.Record[S]
+	var found []*mesh.Record[S]
 	_, err = s.Store.Read(ctx, func(tx *store.Tx) error {
 		if err := k.parents(tx, at); err != nil {
 			return err
 		}
-		all, err = store.List[S](tx, at.mesh, k.kind, at.id.Parent)
+		found, err = store.Page[S](tx, at.mesh, k.kind, at.id.Parent, after, p.size()+1)
 		return err
 	})
 	if err != nil {
 		return nil, nil, s.failure(ctx, err)
 	}
-	slices.SortFunc(all, func(a, b *mesh.Record[S]) int { return strings.Compare(a.ID.Name, b.ID.Name) })
-	rest := slices.DeleteFunc(all, func(r *mesh.Record[S]) bool { return after != "" && r.ID.Name <= after })
-	if len(rest) <= p.size() {
-		return rest, nil, nil
+	if len(found) <= p.size() {
+		return found, nil, nil
 	}
-	rest = rest[:p.size()]
-	return rest, tokens.next(rest[len(rest)-1].ID.Name), nil
+	found = found[:p.size()] // there is one more: so there is a next page
+	return found, tokens.next(found[len(found)-1].ID.Name), nil
 }
 
 // get reads a resource that must exist, with what it stands in.

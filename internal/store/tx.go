@@ -263,11 +263,11 @@ func (tx *Tx) Empty(name mesh.Name, kind mesh.Kind, parent string) (bool, error)
 	return true, nil
 }
 
-// list reads a collection. That nothing in it is made, changed or deleted
+// list reads a collection from a path in it on, all or as many as limit. That nothing in it is made, changed or deleted
 // becomes a condition: each of these writes a change record, so that one
 // comparison over those says it all.
-func (tx *Tx) list(path string) ([]*mvccpb.KeyValue, error) {
-	response, err := tx.get(dirRecord+path, clientv3.WithPrefix())
+func (tx *Tx) list(path, from string, limit int) ([]*mvccpb.KeyValue, error) {
+	response, err := tx.get(dirRecord+from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(dirRecord+path)), clientv3.WithLimit(int64(limit)))
 	if err != nil {
 		return nil, err
 	}
