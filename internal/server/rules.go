@@ -20,11 +20,18 @@ type fault struct {
 type faults []fault
 
 func (f *faults) add(path, format string, args ...any) {
-	*f = append(*f, fault{path: path, message: fmt.Sprintf(format, args...)})
+	message := fmt.Sprintf(format, args...)
+	if len(message) > maxFault {
+		message = strings.ToValidUTF8(message[:maxFault], "") + "…"
+	}
+	*f = append(*f, fault{path: path, message: message})
 }
 
-// maxFaults bounds a message: a large spec can be wrong in many places.
-const maxFaults = 20
+// Bounds of a message: a large spec can be wrong in many places, and quote much.
+const (
+	maxFaults = 20
+	maxFault  = 1000 // bytes
+)
 
 // err is nil without faults, else one BadRequestException that names all.
 func (f faults) err() error {

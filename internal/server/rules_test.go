@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/fairlead/fairlead/api/appmesh"
 	"github.com/fairlead/fairlead/internal/awsapi"
 )
 
@@ -359,6 +361,18 @@ func checkRules[S any](t *testing.T, rules []rule[S], cases []ruleCase) {
 		if !known[c.rule] {
 			t.Errorf("case %q is about the rule %q, which there is not", c.name, c.rule)
 		}
+	}
+}
+
+// However much is wrong, and however long it is, the message is short.
+func TestFaultsAreBounded(t *testing.T) {
+	spec := &appmesh.VirtualNodeSpec{}
+	for range 1000 {
+		spec.Backends = append(spec.Backends, appmesh.Backend{VirtualService: &appmesh.VirtualServiceBackend{VirtualServiceName: strings.Repeat("ä", 1000)}})
+	}
+	err := check(virtualNodeRules, spec).err()
+	if err == nil || len(err.Error()) > 25_000 || !strings.Contains(err.Error(), "; and 1979 more") || !utf8.ValidString(err.Error()) {
+		t.Errorf("%d bytes: %.2000s", len(err.Error()), err)
 	}
 }
 
