@@ -258,7 +258,7 @@ func parts(out any) (*appmesh.ResourceMetadata, any) {
 // same few resources. Afterwards every reference holds, versions have no gaps,
 // no update is lost, and what is there is what was written last.
 func TestHundredWriters(t *testing.T) {
-	const writers, steps, taggers = 100, 25, 45
+	const writers, steps, taggers = 100, 12, 45
 	replicas := newReplicas(t, 2)
 	ctx := awsapi.WithPrincipal(t.Context(), iam.Principal{Account: testAccount, Kind: iam.Root})
 	one := replicas[0].service

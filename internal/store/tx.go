@@ -13,6 +13,7 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/fairlead/fairlead/internal/mesh"
 )
@@ -52,15 +53,19 @@ type Tx struct {
 // is founded on a consistent view. Writes come in one etcd transaction, never
 // twice. Errors: ErrConflict, ErrUnavailable, ErrFull,
 // ErrTooLarge, those of fn.
-func (s *Store) Write(caller context.Context, fn func(tx *Tx) error) (revision int64, err error) {
+func (s *Store) Write(ctx context.Context, fn func(tx *Tx) error) (revision int64, err error) {
+	return s.transact(ctx, fn, true)
+}
+
+func (s *Store) transact(caller context.Context, fn func(tx *Tx) error, writes bool) (revision int64, err error) {
 	ctx, cancel := context.WithTimeout(caller, maxWriting)
 	defer cancel()
-	var waited turn
-	defer func() { waited.end() }()
+	var seat seat
+	defer func() { seat.leave() }()
 	for attempt := range maxAttempts {
 		err := pause(ctx, attempt)
-		if err == nil && attempt == 1 {
-			waited, err = s.turn(ctx)
+		if err == nil && writes {
+			err = s.takeSeat(ctx, &seat, attempt)
 		}
 		switch {
 		case err != nil && caller.Err() == nil:
@@ -71,6 +76,8 @@ func (s *Store) Write(caller context.Context, fn func(tx *Tx) error) (revision i
 		tx := s.begin(ctx)
 		if err := fn(tx); errors.Is(err, errRetry) {
 			continue
+		} else if attempt > 0 && errors.Is(err, ErrUnavailable) && ctx.Err() != nil && caller.Err() == nil {
+			return 0, ErrConflict // the time was over while it read
 		} else if err != nil {
 			return 0, err
 		}
@@ -94,7 +101,7 @@ func (s *Store) Write(caller context.Context, fn func(tx *Tx) error) (revision i
 // Read runs fn on one consistent revision, which it returns. Its reads see every
 // write that was acknowledged before. fn must not write.
 func (s *Store) Read(ctx context.Context, fn func(tx *Tx) error) (revision int64, err error) {
-	return s.Write(ctx, func(tx *Tx) error {
+	return s.transact(ctx, func(tx *Tx) error {
 		if err := fn(tx); err != nil {
 			return err
 		}
@@ -102,27 +109,59 @@ func (s *Store) Read(ctx context.Context, fn func(tx *Tx) error) (revision int64
 			return errors.New("read the store: the transaction writes")
 		}
 		return nil
-	})
+	}, false)
 }
 
-// turn is what a transaction holds that was beaten once: then it waits for the
-// others of this server that were, so that a record that many write is written
-// by one after the other, and nobody starves.
-type turn struct{ of chan struct{} }
+// patience is how often a transaction is beaten before it asks to be alone.
+const patience = 4
 
-func (s *Store) turn(ctx context.Context) (turn, error) {
-	select {
-	case s.turns <- struct{}{}:
-		return turn{s.turns}, nil
-	case <-ctx.Done():
-		return turn{}, ctx.Err()
-	}
+// seat is a transaction's place among those of this server that write. At first it is one of
+// many. Once beaten it waits for its turn among the beaten, so that a record
+// that many write is written by one after the other; beaten more than patience
+// allows, it waits until it is the only one, and has but the other servers to
+// fear. Nobody starves.
+type seat struct {
+	turn, among *semaphore.Weighted // what is held; nil: nothing
+	weight      int64               // of among
 }
 
-func (t turn) end() {
-	if t.of != nil {
-		<-t.of
+// everybody is more than there are transactions at one time.
+const everybody = 1 << 30
+
+func (s *Store) takeSeat(ctx context.Context, p *seat, attempt int) error {
+	if attempt == 1 {
+		p.leave() // or who wants to be alone would wait for who waits for a turn
+		if err := s.turns.Acquire(ctx, 1); err != nil {
+			return err
+		}
+		p.turn = s.turns
 	}
+	weight := int64(1)
+	if attempt > patience {
+		weight = everybody
+	}
+	if p.weight == weight {
+		return nil
+	}
+	if p.among != nil {
+		p.among.Release(p.weight)
+		p.among, p.weight = nil, 0
+	}
+	if err := s.writers.Acquire(ctx, weight); err != nil {
+		return err
+	}
+	p.among, p.weight = s.writers, weight
+	return nil
+}
+
+func (p *seat) leave() {
+	if p.among != nil {
+		p.among.Release(p.weight)
+	}
+	if p.turn != nil {
+		p.turn.Release(1)
+	}
+	*p = seat{}
 }
 
 func (s *Store) begin(ctx context.Context) *Tx {
