@@ -141,7 +141,7 @@ func (p *controlPlane) routes() error {
 		return err
 	}
 	mux := awsapi.NewMux(wire)
-	service := &server.Service{Store: p.store, Region: p.config.Region, Graphs: graphs, Now: time.Now, Log: p.log}
+	service := &server.Service{Store: p.store, Region: p.config.Region, Graphs: graphs, Quotas: p.config.quotas, Now: time.Now, Log: p.log}
 	awsapi.Mount(mux, appmesh.SigningName, appmesh.Service(service), appmesh.Operations)
 	operator := &server.Operator{Store: p.store, Account: p.config.AccountID, Graphs: graphs, Proxies: p.xds, Now: time.Now, Log: p.log}
 	operator.Mount(mux)

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/fairlead/fairlead/internal/server"
 )
 
 // serverConfig is all of the server's configuration: flags, FAIRLEAD_…
@@ -29,10 +31,13 @@ type serverConfig struct {
 	TrustDomain   string
 	ReadRate      uint
 	WriteRate     uint
+	Quotas        []string
 	Insecure      bool
 	LogLevel      string
 	LogFormat     string
 	UnsafeNoFsync bool
+
+	quotas server.Quotas // Quotas, as check has read them
 }
 
 func newServerCommand() *cobra.Command {
@@ -85,6 +90,7 @@ variable over the file.`,
 	f.StringVar(&c.TrustDomain, "trust-domain", "", "trust domain of the meshes' own certificates (default MESH.fairlead)")
 	f.UintVar(&c.ReadRate, "api-read-rate", 20000, "requests per second that Describe, List and Get operations of an account may make; 0: any number")
 	f.UintVar(&c.WriteRate, "api-write-rate", 10000, "the same of operations that change something")
+	f.StringSliceVar(&c.Quotas, "quota", nil, "NAME=VALUE,…: quotas other than the presets, which reference/appmesh-rules.md lists; the same on all servers of a store")
 	f.BoolVar(&c.Insecure, "insecure", false, "allow plain HTTP on an --api-address that is not loopback")
 	f.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&c.LogFormat, "log-format", "text", "text or json")
@@ -107,7 +113,8 @@ var (
 	regionPattern  = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
 )
 
-// check refuses what cannot work, before anything is started.
+// check refuses what cannot work, before anything is started, and reads what
+// has a form of its own.
 func (c *serverConfig) check() error {
 	switch {
 	case !accountPattern.MatchString(c.AccountID):
@@ -126,6 +133,10 @@ func (c *serverConfig) check() error {
 		return usagef("--kek-file: must be given with --etcd-endpoints, and be the same for all servers of that etcd")
 	case len(c.EtcdEndpoints) > 0 && c.UnsafeNoFsync:
 		return usagef("--unsafe-no-fsync: only the embedded store can do without")
+	}
+	var err error
+	if c.quotas, err = server.ParseQuotas(c.Quotas); err != nil {
+		return usagef("--quota: %w", err)
 	}
 	for _, a := range []struct{ flag, address string }{{"api", c.APIAddress}, {"xds", c.XDSAddress}, {"ops", c.OpsAddress}} {
 		if _, _, err := net.SplitHostPort(a.address); err != nil {

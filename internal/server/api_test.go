@@ -45,6 +45,28 @@ func (h *harness) makeSmallMesh(t *testing.T) {
 	}
 }
 
+// deletionCases are deletions in smallMesh, in this order, and why each is
+// refused, if it is.
+var deletionCases = []struct{ delete, want string }{
+	{"m", "Mesh m for account 123456789012 has active VirtualNodes, please delete VirtualNodes before deleting the Mesh"},
+	{"blue", "VirtualNode with name blue cannot be deleted because it is the target of one or more routes."},
+	{"green", "VirtualNode with name green cannot be deleted because it is a VirtualService provider"},
+	{"r", "VirtualRouter with name r has active Routes, please delete Routes before deleting the VirtualRouter"},
+	{"color.local", "VirtualService color.local is being referenced in the following: GATEWAY_ROUTE: [gr]"},
+	{"g", "VirtualGateway with name g has active GatewayRoutes, please delete GatewayRoutes before deleting the VirtualGateway"},
+	{"x", ""},
+	{"r", "VirtualRouter with name r cannot be deleted because it is a VirtualService provider"},
+	{"blue", ""},
+	{"gr", ""},
+	{"g", ""},
+	{"color.local", ""},
+	{"r", ""},
+	{"green.local", ""},
+	{"m", "Mesh m for account 123456789012 has active VirtualNodes, please delete VirtualNodes before deleting the Mesh"},
+	{"green", ""},
+	{"m", ""},
+}
+
 // What the rows of smallMesh are, is refused to be deleted while something
 // needs it, and goes in the opposite order.
 func TestDeleteOrder(t *testing.T) {
@@ -59,25 +81,7 @@ func TestDeleteOrder(t *testing.T) {
 		t.Fatalf("no %s", name)
 		return ""
 	}
-	for _, c := range []struct{ delete, want string }{
-		{"m", "Mesh m for account 123456789012 has active VirtualNodes, please delete VirtualNodes before deleting the Mesh"},
-		{"blue", "VirtualNode with name blue cannot be deleted because it is the target of one or more routes."},
-		{"green", "VirtualNode with name green cannot be deleted because it is a VirtualService provider"},
-		{"r", "VirtualRouter with name r has active Routes, please delete Routes before deleting the VirtualRouter"},
-		{"color.local", "VirtualService color.local is being referenced in the following: GATEWAY_ROUTE: [gr]"},
-		{"g", "VirtualGateway with name g has active GatewayRoutes, please delete GatewayRoutes before deleting the VirtualGateway"},
-		{"x", ""},
-		{"r", "VirtualRouter with name r cannot be deleted because it is a VirtualService provider"},
-		{"blue", ""},
-		{"gr", ""},
-		{"g", ""},
-		{"color.local", ""},
-		{"r", ""},
-		{"green.local", ""},
-		{"m", "Mesh m for account 123456789012 has active VirtualNodes, please delete VirtualNodes before deleting the Mesh"},
-		{"green", ""},
-		{"m", ""},
-	} {
+	for _, c := range deletionCases {
 		a := h.send(t, "DELETE", at(c.delete), "", nil)
 		switch {
 		case c.want == "" && a.status != http.StatusOK:
@@ -95,60 +99,24 @@ func TestDeleteOrder(t *testing.T) {
 	}
 }
 
-// What a write must find, in a mesh as above.
-func TestReferences(t *testing.T) {
+// A mesh is in use by what is in it, whatever that is.
+func TestMeshInUse(t *testing.T) {
 	h := newHarness(t)
-	h.makeSmallMesh(t)
-	h.must(t, "PUT", "/v20190125/meshes/m/virtualNodes", `{"virtualNodeName":"client","spec":{}}`)
-	h.must(t, "PUT", "/v20190125/meshes/m/virtualNodes", `{"virtualNodeName":"two","spec":{"listeners":[{"portMapping":{"port":1,"protocol":"http"}},{"portMapping":{"port":2,"protocol":"tcp"}}],"serviceDiscovery":{"dns":{"hostname":"two.local"}}}}`)
-	h.must(t, "PUT", "/v20190125/meshes/m/virtualServices", `{"virtualServiceName":"two.local","spec":{"provider":{"virtualNode":{"virtualNodeName":"two"}}}}`)
-	h.must(t, "PUT", "/v20190125/meshes/m/virtualRouters", `{"virtualRouterName":"two","spec":{"listeners":[{"portMapping":{"port":1,"protocol":"http"}},{"portMapping":{"port":2,"protocol":"tcp"}}]}}`)
-	h.must(t, "PUT", "/v20190125/meshes/m/virtualGateways", `{"virtualGatewayName":"two","spec":{"listeners":[{"portMapping":{"port":1,"protocol":"http"}},{"portMapping":{"port":2,"protocol":"http"}}]}}`)
-	const m = "/v20190125/meshes/m"
-	const notFound, bad = "NotFoundException", "BadRequestException"
-	for _, c := range []struct{ name, path, body, code, message string }{
-		{"node in no mesh", "/v20190125/meshes/no/virtualNodes", `{"virtualNodeName":"a","spec":{}}`, notFound, "Mesh with name no is not present for account 123456789012"},
-		{"list of no mesh", "GET /v20190125/meshes/no/virtualNodes", "", notFound, "Mesh with name no is not present for account 123456789012"},
-		{"list of no router", "GET " + m + "/virtualRouter/no/routes", "", notFound, "VirtualRouter with name no is not present under mesh m for account 123456789012"},
-		{"update of no node", m + "/virtualNodes/no", `{"spec":{}}`, notFound, "VirtualNode with name no is not present under mesh m for account 123456789012"},
-		{"another account's mesh", m + "/virtualNodes?meshOwner=111111111111", `{"virtualNodeName":"a","spec":{}}`, "ForbiddenException", "meshOwner 111111111111"},
-		{"an ARN for a mesh", "GET /v20190125/meshes/arn:aws:appmesh:eu-west-1:123456789012:mesh%2Fm", "", bad, "give its name, not its ARN"},
-
-		{"a backend that nobody has made", m + "/virtualNodes", `{"virtualNodeName":"b","spec":{"backends":[{"virtualService":{"virtualServiceName":"later.local"}}]}}`, "", ""},
-		{"provider node", m + "/virtualServices", `{"virtualServiceName":"a","spec":{"provider":{"virtualNode":{"virtualNodeName":"no"}}}}`, notFound, "VirtualNode with name no is not present under mesh m for account 123456789012"},
-		{"provider router", m + "/virtualServices", `{"virtualServiceName":"a","spec":{"provider":{"virtualRouter":{"virtualRouterName":"no"}}}}`, notFound, "VirtualRouter with name no is not present under mesh m for account 123456789012"},
-		{"no provider", m + "/virtualServices", `{"virtualServiceName":"a","spec":{}}`, "", ""},
-
-		{"route in no router", m + "/virtualRouter/no/routes", `{"routeName":"a","spec":` + httpRoute("blue") + `}`, notFound, "VirtualRouter with name no is not present"},
-		{"route to no node", m + "/virtualRouter/r/routes", `{"routeName":"a","spec":` + httpRoute("no") + `}`, notFound, "VirtualNode with name no is not present"},
-		{"route to a node without listener", m + "/virtualRouter/r/routes", `{"routeName":"a","spec":` + httpRoute("client") + `}`, bad, "virtual node client has no listener"},
-		{"route to a node with two", m + "/virtualRouter/r/routes", `{"routeName":"a","spec":` + httpRoute("two") + `}`, bad, "spec.httpRoute.action.weightedTargets[0].port: must be set: virtual node two has 2 listeners"},
-		{"route of another kind than the router", m + "/virtualRouter/r/routes", `{"routeName":"a","spec":` + strings.Replace(httpRoute("blue"), "httpRoute", "http2Route", 1) + `}`, bad, "spec.http2Route: the route is of kind http2, but the router's listener on port 8080 is http; spec.http2Route.action.weightedTargets[0].virtualNode: the route is of kind http2, but the listener of virtual node blue on port 8080 is http"},
-		{"route without port in a router with two", m + "/virtualRouter/two/routes", `{"routeName":"a","spec":` + httpRoute("blue") + `}`, bad, "Route must define a port match criteria if the Virtual Router has multiple listeners"},
-		{"a second listener for routes without port", m + "/virtualRouters/r", `{"spec":{"listeners":[{"portMapping":{"port":8080,"protocol":"http"}},{"portMapping":{"port":2,"protocol":"tcp"}}]}}`, bad, "All Routes for this Virtual Router must define a port match before adding multiple listeners to this Virtual Router. 1 Route(s) are missing port. Listing up to 5 route names: [x]"},
-		{"another protocol for a router with routes", m + "/virtualRouters/r", `{"spec":{"listeners":[{"portMapping":{"port":8080,"protocol":"grpc"}}]}}`, bad, "route x is of kind http, but the router's listener on port 8080 is grpc"},
-
-		{"gateway route to no service", m + "/virtualGateway/g/gatewayRoutes", `{"gatewayRouteName":"a","spec":` + gatewayRoute("no", "") + `}`, notFound, "VirtualService with name no is not present"},
-		{"gateway route to one port of two", m + "/virtualGateway/g/gatewayRoutes", `{"gatewayRouteName":"a","spec":` + gatewayRoute("two.local", "") + `}`, bad, "spec.httpRoute.action.target.port: must be set: the provider of virtual service two.local has 2 listeners"},
-		{"gateway route to a port that is none", m + "/virtualGateway/g/gatewayRoutes", `{"gatewayRouteName":"a","spec":` + gatewayRoute("two.local", `"port":3,`) + `}`, bad, "spec.httpRoute.action.target.port: 3 is no listener of the provider of virtual service two.local"},
-		{"gateway route in a gateway with two", m + "/virtualGateway/two/gatewayRoutes", `{"gatewayRouteName":"a","spec":` + gatewayRoute("color.local", "") + `}`, bad, "spec.httpRoute.match.port: must be set: virtual gateway two has 2 listeners"},
-
-		{"an ACM certificate", m + "/virtualNodes/blue", `{"spec":{"listeners":[{"portMapping":{"port":8080,"protocol":"http"},"tls":{"mode":"STRICT","certificate":{"acm":{"certificateArn":"arn:aws:acm:eu-west-1:123456789012:certificate/1"}}}}],"serviceDiscovery":{"dns":{"hostname":"b"}}}}`, notFound,
-			"spec.listeners[0].tls.certificate.acm.certificateArn: the certificate arn:aws:acm:eu-west-1:123456789012:certificate/1 does not exist"},
-		{"an ACM authority", m + "/virtualNodes/client", `{"spec":{"backendDefaults":{"clientPolicy":{"tls":{"validation":{"trust":{"acm":{"certificateAuthorityArns":["arn:aws:acm-pca:eu-west-1:123456789012:certificate-authority/1"]}}}}}}}}`, notFound,
-			"certificateAuthorityArns[0]: the certificate authority arn:aws:acm-pca:eu-west-1:123456789012:certificate-authority/1 does not exist"},
+	h.must(t, "PUT", "/v20190125/meshes", `{"meshName":"m"}`)
+	for _, c := range []struct{ collection, body, nouns string }{
+		{"/virtualNodes", `{"virtualNodeName":"x","spec":{}}`, "VirtualNodes"},
+		{"/virtualServices", `{"virtualServiceName":"x","spec":{}}`, "VirtualServices"},
+		{"/virtualRouters", `{"virtualRouterName":"x","spec":{}}`, "VirtualRouters"},
+		{"/virtualGateways", `{"virtualGatewayName":"x","spec":{"listeners":[` + gatewayListener(80, ``) + `]}}`, "VirtualGateways"},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			method, path := "PUT", c.path
-			if rest, get := strings.CutPrefix(path, "GET "); get {
-				method, path = "GET", rest
-			}
-			a := h.send(t, method, path, c.body, nil)
-			if a.code != c.code || !strings.Contains(a.body, c.message) {
-				t.Errorf("got %d %s %s\nwant %s %s", a.status, a.code, a.body, c.code, c.message)
-			}
-		})
+		h.must(t, "PUT", inM+c.collection, c.body)
+		want := "Mesh m for account 123456789012 has active " + c.nouns + ", please delete " + c.nouns + " before deleting the Mesh"
+		if a := h.send(t, "DELETE", inM, "", nil); a.code != "ResourceInUseException" || !strings.Contains(a.body, want) {
+			t.Errorf("with %s: %d %s", c.nouns, a.status, a.body)
+		}
+		h.must(t, "DELETE", inM+c.collection+"/x", "")
 	}
+	h.must(t, "DELETE", inM, "")
 }
 
 // A resource through the SDK: what metadata says at each step, and that the

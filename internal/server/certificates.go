@@ -49,5 +49,5 @@ func knownCertificates(all []certificate) error {
 		return nil
 	}
 	first := all[0]
-	return appmesh.NewNotFoundException("%s: the %s %s does not exist: this server holds no ACM certificates and no certificate authorities. Use a certificate from file or SDS", first.path, first.noun, first.arn)
+	return appmesh.NewNotFoundException("%s: the %s %.300s does not exist: this server holds no ACM certificates and no certificate authorities. Use a certificate from file or SDS", first.path, first.noun, first.arn)
 }

@@ -10,32 +10,39 @@ import (
 )
 
 var gatewayRoutes = kind[appmesh.GatewayRouteSpec]{
-	kind: mesh.KindGatewayRoute, noun: "GatewayRoute", nameMember: "gatewayRouteName", rules: gatewayRouteRules, references: gatewayRouteReferences,
+	kind: mesh.KindGatewayRoute, noun: "GatewayRoute", nameMember: "gatewayRouteName", quota: "gateway-routes-per-virtual-gateway",
+	rules: gatewayRouteRules, references: []reference[appmesh.GatewayRouteSpec]{
+		{"gateway-port", "B.12 10", "in a virtual gateway with several listeners a gateway route matches a port, and a port that it matches is one of them", gatewayPort},
+		{"gateway-target", "A.5, B.12 10", "the target of a gateway route exists; port says which of its provider's listeners if there are several", gatewayTargetPort},
+	},
 }
 
-// gatewayRouteReferences checks that the target exists and that ports are
-// given where there is more than one (B.8, B.12 rule 10).
-func gatewayRouteReferences(tx *store.Tx, at location, spec *appmesh.GatewayRouteSpec) error {
+func gatewayPort(tx *store.Tx, at location, spec *appmesh.GatewayRouteSpec, f *faults) error {
 	gateway, err := need[appmesh.VirtualGatewaySpec](tx, "VirtualGateway", location{at.mesh, mesh.ID{Kind: mesh.KindVirtualGateway, Name: at.id.Parent}})
 	if err != nil {
 		return err
 	}
-	var f faults
-	target, path, port := gatewayTarget(spec)
-	onePort(&f, path+".match.port", port, gatewayListeners(gateway.Spec), "virtual gateway "+at.id.Parent)
-	if target != nil && target.VirtualService != nil {
-		name := target.VirtualService.VirtualServiceName
-		service, err := need[appmesh.VirtualServiceSpec](tx, "VirtualService", location{at.mesh, mesh.ID{Kind: mesh.KindVirtualService, Name: name}})
-		if err != nil {
-			return err
-		}
-		listeners, err := providerListeners(tx, at.mesh, service.Spec)
-		if err != nil {
-			return err
-		}
-		onePort(&f, path+".action.target.port", target.Port, listeners, "the provider of virtual service "+name)
+	_, path, port := gatewayTarget(spec)
+	onePort(f, path+".match.port", port, gatewayListeners(gateway.Spec), "virtual gateway "+at.id.Parent)
+	return nil
+}
+
+func gatewayTargetPort(tx *store.Tx, at location, spec *appmesh.GatewayRouteSpec, f *faults) error {
+	target, path, _ := gatewayTarget(spec)
+	if target == nil || target.VirtualService == nil {
+		return nil
 	}
-	return f.err()
+	name := target.VirtualService.VirtualServiceName
+	service, err := need[appmesh.VirtualServiceSpec](tx, "VirtualService", location{at.mesh, mesh.ID{Kind: mesh.KindVirtualService, Name: name}})
+	if err != nil {
+		return err
+	}
+	listeners, err := providerListeners(tx, at.mesh, service.Spec)
+	if err != nil {
+		return err
+	}
+	onePort(f, path+".action.target.port", target.Port, listeners, "the provider of virtual service "+name)
+	return nil
 }
 
 // onePort checks that a port is one of the listeners', and that it is given if

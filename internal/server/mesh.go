@@ -9,7 +9,8 @@ import (
 )
 
 var meshes = kind[appmesh.MeshSpec]{
-	kind: mesh.KindMesh, noun: "Mesh", nameMember: "meshName", rules: meshRules, unused: meshUnused,
+	kind: mesh.KindMesh, noun: "Mesh", nameMember: "meshName", quota: "meshes",
+	rules: meshRules, unused: meshUnused,
 }
 
 // meshUnused refuses to delete a mesh that has something in it. Routes need

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -26,15 +24,17 @@ type kind[S any] struct {
 	kind       mesh.Kind
 	noun       string // as App Mesh's messages say it: VirtualNode
 	nameMember string // of the create request: virtualNodeName
+	quota      string // on how many there may be, by its name in quotas
 	rules      []rule[S]
 	// fill completes a spec in the one place where App Mesh does; nil: nowhere.
 	// It returns a new spec if it changes anything.
 	fill func(*S) *S
 	// certificates are the ARNs of certificates and authorities in a spec.
 	certificates func(*S) []certificate
-	// references checks the resources that a spec names, within the transaction
-	// that writes it.
-	references func(tx *store.Tx, at location, spec *S) error
+	// within refuses specs that are larger than a quota allows.
+	within func(limits Quotas, at location, spec *S) error
+	// references are on the resources that a spec names.
+	references []reference[S]
 	// unused refuses a deletion while other resources need this one.
 	unused func(tx *store.Tx, at location) error
 	// warnings are about specs that are valid and still not what one would want.
@@ -55,6 +55,8 @@ type request[S any] struct {
 	spec  *S
 	tags  []appmesh.TagRef
 	token *string
+	// newName is the member that names what is to be made; empty in an update.
+	newName string
 }
 
 // locator is a resource, or a list, as a request names it.
@@ -64,21 +66,38 @@ type locator struct {
 	id    mesh.ID
 }
 
+// location checks a name as far as that is possible without the store.
 func (l locator) location(ctx context.Context) (location, error) {
 	name, err := meshName(ctx, l.mesh, l.owner)
-	return location{name, l.id}, err
-}
-
-// prepare checks all of a request that can be checked without the store.
-func (k *kind[S]) prepare(ctx context.Context, in *request[S]) (location, error) {
-	at, err := locator{in.mesh, in.owner, in.id}.location(ctx)
 	if err != nil {
 		return location{}, err
 	}
-	found := check(k.rules, in.spec)
-	clientToken(&found, in.token)
+	var f faults
+	byName(&f, "the "+string(l.id.Kind)+" in the path", l.id.Name)
+	byName(&f, "what the "+string(l.id.Kind)+" belongs to", l.id.Parent)
+	return location{name, l.id}, f.err()
+}
+
+// prepare checks all of a request that can be checked without the store.
+func (k *kind[S]) prepare(ctx context.Context, limits Quotas, in *request[S]) (location, error) {
+	from := locator{in.mesh, in.owner, in.id}
+	if in.newName != "" {
+		from.id.Name = "" // has rules of its own
+	}
+	at, err := from.location(ctx)
+	if err != nil {
+		return location{}, err
+	}
+	at.id = in.id
+	found := check(requestRules, &asked{in.newName, in.id.Name, in.tags, in.token})
+	found = append(found, check(k.rules, in.spec)...)
 	if err := found.err(); err != nil {
 		return location{}, err
+	}
+	if k.within != nil {
+		if err := k.within(limits, at, in.spec); err != nil {
+			return location{}, err
+		}
 	}
 	if k.certificates != nil {
 		if err := knownCertificates(k.certificates(in.spec)); err != nil {
@@ -93,24 +112,19 @@ func (k *kind[S]) prepare(ctx context.Context, in *request[S]) (location, error)
 
 // create makes a resource, or returns the one that the same request made before.
 func create[S any](ctx context.Context, s *Service, k *kind[S], in request[S]) (*mesh.Record[S], error) {
-	var found faults
-	resourceName(&found, k.nameMember, in.id.Name)
-	tags := newTags(&found, in.tags)
-	if err := found.err(); err != nil {
-		return nil, err
-	}
+	in.newName = k.nameMember
 	hash, err := requestHash("create", in)
 	if err != nil {
 		return nil, s.failure(ctx, err)
 	}
-	at, err := k.prepare(ctx, &in)
+	at, err := k.prepare(ctx, s.Quotas, &in)
 	if err != nil {
 		return nil, err
 	}
 	now, token := s.now(), tokenOf(in.token, hash)
 	record := &mesh.Record[S]{
 		Mesh: at.mesh, ID: at.id, UID: uuid.NewString(), Version: 1, CreatedAt: now, UpdatedAt: now,
-		ResourceOwner: account(ctx), Spec: in.spec, Tags: tags,
+		ResourceOwner: account(ctx), Spec: in.spec, Tags: tagMap(in.tags),
 	}
 	var result *mesh.Record[S]
 	err = s.write(ctx, func(tx *store.Tx) error {
@@ -125,10 +139,11 @@ func create[S any](ctx context.Context, s *Service, k *kind[S], in request[S]) (
 		if !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
-		if k.references != nil {
-			if err := k.references(tx, at, in.spec); err != nil {
-				return err
-			}
+		if err := k.room(tx, s.Quotas, at); err != nil {
+			return err
+		}
+		if err := refer(k.references, tx, at, in.spec); err != nil {
+			return err
 		}
 		result = record
 		return store.Put(tx, record, token...)
@@ -146,7 +161,7 @@ func update[S any](ctx context.Context, s *Service, k *kind[S], in request[S]) (
 	if err != nil {
 		return nil, s.failure(ctx, err)
 	}
-	at, err := k.prepare(ctx, &in)
+	at, err := k.prepare(ctx, s.Quotas, &in)
 	if err != nil {
 		return nil, err
 	}
@@ -168,10 +183,8 @@ func update[S any](ctx context.Context, s *Service, k *kind[S], in request[S]) (
 		if replay == store.Reused {
 			return reused()
 		}
-		if k.references != nil {
-			if err := k.references(tx, at, in.spec); err != nil {
-				return err
-			}
+		if err := refer(k.references, tx, at, in.spec); err != nil {
+			return err
 		}
 		next := *existing
 		next.Spec, next.Version, next.UpdatedAt = in.spec, existing.Version+1, s.now()
@@ -241,28 +254,30 @@ func list[S any](ctx context.Context, s *Service, k *kind[S], of locator, p page
 	if err != nil {
 		return nil, nil, err
 	}
-	after, err := p.after(at)
+	tokens, err := s.pageTokens(ctx, at)
+	if err != nil {
+		return nil, nil, s.failure(ctx, err)
+	}
+	after, err := tokens.after(p.token)
 	if err != nil {
 		return nil, nil, err
 	}
-	var all []*mesh.Record[S]
+	var found []*mesh.Record[S]
 	_, err = s.Store.Read(ctx, func(tx *store.Tx) error {
 		if err := k.parents(tx, at); err != nil {
 			return err
 		}
-		all, err = store.List[S](tx, at.mesh, k.kind, at.id.Parent)
+		found, err = store.Page[S](tx, at.mesh, k.kind, at.id.Parent, after, p.size()+1)
 		return err
 	})
 	if err != nil {
 		return nil, nil, s.failure(ctx, err)
 	}
-	slices.SortFunc(all, func(a, b *mesh.Record[S]) int { return strings.Compare(a.ID.Name, b.ID.Name) })
-	rest := slices.DeleteFunc(all, func(r *mesh.Record[S]) bool { return after != "" && r.ID.Name <= after })
-	if len(rest) <= p.size() {
-		return rest, nil, nil
+	if len(found) <= p.size() {
+		return found, nil, nil
 	}
-	rest = rest[:p.size()]
-	return rest, p.next(at, rest[len(rest)-1].ID.Name), nil
+	found = found[:p.size()] // there is one more: so there is a next page
+	return found, tokens.next(found[len(found)-1].ID.Name), nil
 }
 
 // get reads a resource that must exist, with what it stands in.
@@ -404,16 +419,6 @@ func requestHash[S any](operation string, in request[S]) (string, error) {
 	}
 	sum := sha256.Sum256(content)
 	return hex.EncodeToString(sum[:]), nil
-}
-
-// clientToken checks a client token as App Mesh documents it.
-func clientToken(f *faults, token *string) {
-	if token == nil {
-		return
-	}
-	if len(*token) > 64 || strings.ContainsFunc(*token, func(r rune) bool { return r > 0x7f || !isNameByte(byte(r)) || r == '.' }) {
-		f.add("clientToken", "%q may have up to 64 letters, digits, hyphens and underscores", *token)
-	}
 }
 
 func pointed(s *string) string {

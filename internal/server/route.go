@@ -10,33 +10,57 @@ import (
 )
 
 var routes = kind[appmesh.RouteSpec]{
-	kind: mesh.KindRoute, noun: "Route", nameMember: "routeName", rules: routeRules, references: routeReferences,
+	kind: mesh.KindRoute, noun: "Route", nameMember: "routeName", quota: "routes-per-virtual-router",
+	rules: routeRules, references: []reference[appmesh.RouteSpec]{
+		{"route-port", "B.12 10", "in a virtual router with several listeners a route matches a port", routePort},
+		{"route-listener", "B.12 9", "a route is of the kind of the listener of its virtual router, and a port that it matches is one", routeListener},
+		{"route-targets", "A.5, B.12 9, B.12 10", "the targets of a route exist, with a listener of the route's kind; port says which if there are several", routeTargets},
+	},
 }
 
-// routeReferences checks that the targets exist and that they, the router and
-// the route speak one protocol (B.12 rules 9 and 10).
-func routeReferences(tx *store.Tx, at location, spec *appmesh.RouteSpec) error {
+// routerOf reads the virtual router of a route.
+func routerOf(tx *store.Tx, at location) (*appmesh.VirtualRouterSpec, error) {
 	router, err := need[appmesh.VirtualRouterSpec](tx, "VirtualRouter", location{at.mesh, mesh.ID{Kind: mesh.KindVirtualRouter, Name: at.id.Parent}})
+	if err != nil {
+		return nil, err
+	}
+	return router.Spec, nil
+}
+
+func routePort(tx *store.Tx, at location, spec *appmesh.RouteSpec, _ *faults) error {
+	router, err := routerOf(tx, at)
 	if err != nil {
 		return err
 	}
-	var f faults
-	protocol, kindPath, port := routeProtocol(spec)
-	if len(router.Spec.Listeners) > 1 && port == nil {
+	if _, _, port := routeProtocol(spec); len(router.Listeners) > 1 && port == nil {
 		return appmesh.NewBadRequestException("Route must define a port match criteria if the Virtual Router has multiple listeners")
 	}
-	if len(router.Spec.Listeners) > 0 {
-		routerListener(&f, kindPath, router.Spec, protocol, port, "the route")
+	return nil
+}
+
+func routeListener(tx *store.Tx, at location, spec *appmesh.RouteSpec, f *faults) error {
+	router, err := routerOf(tx, at)
+	if err != nil {
+		return err
 	}
+	if len(router.Listeners) > 0 {
+		protocol, path, port := routeProtocol(spec)
+		routerListener(f, path, router, protocol, port, "the route")
+	}
+	return nil
+}
+
+func routeTargets(tx *store.Tx, at location, spec *appmesh.RouteSpec, f *faults) error {
+	protocol, _, _ := routeProtocol(spec)
 	path, targets := weightedTargets(spec)
 	for i, target := range targets {
 		node, err := need[appmesh.VirtualNodeSpec](tx, "VirtualNode", location{at.mesh, mesh.ID{Kind: mesh.KindVirtualNode, Name: target.VirtualNode}})
 		if err != nil {
 			return err
 		}
-		targetListener(&f, fmt.Sprintf("%s[%d]", path, i), node, protocol, target.Port)
+		targetListener(f, fmt.Sprintf("%s[%d]", path, i), node, protocol, target.Port)
 	}
-	return f.err()
+	return nil
 }
 
 // targetListener checks that a node has the listener that a target means: that

@@ -6,23 +6,32 @@ import (
 	"strings"
 
 	"github.com/fairlead/fairlead/api/appmesh"
+	"github.com/fairlead/fairlead/internal/store"
 )
 
 // fault is one thing that is wrong with a request, at a JSON path.
 type fault struct {
 	path    string
 	message string
+	rule    string // the id of the rule that found it
 }
 
 // faults gathers what is wrong, so that a caller learns all of it at once.
 type faults []fault
 
 func (f *faults) add(path, format string, args ...any) {
-	*f = append(*f, fault{path: path, message: fmt.Sprintf(format, args...)})
+	message := fmt.Sprintf(format, args...)
+	if len(message) > maxFault {
+		message = strings.ToValidUTF8(message[:maxFault], "") + "…"
+	}
+	*f = append(*f, fault{path: path, message: message})
 }
 
-// maxFaults bounds a message: a large spec can be wrong in many places.
-const maxFaults = 20
+// Bounds of a message: a large spec can be wrong in many places, and quote much.
+const (
+	maxFaults = 20
+	maxFault  = 1000 // bytes
+)
 
 // err is nil without faults, else one BadRequestException that names all.
 func (f faults) err() error {
@@ -44,21 +53,48 @@ func (f faults) err() error {
 }
 
 // rule is one check of a spec beyond what the service model states. Rules are
-// pure: what needs other resources is a reference check (references.go).
+// pure: what needs other resources is a reference.
 type rule[S any] struct {
-	// says is the rule in words, with its source: a number of B.12 in the facts
-	// about App Mesh's API, or the page that decided it.
-	says  string
-	check func(spec *S, f *faults)
+	// id names the rule in the API reference and in the cases of the tests. The
+	// rules of two kinds that say the same have one id.
+	id string
+	// source is a number of B.12 in the facts about App Mesh's API, another
+	// section there, or the page that decided it.
+	source string
+	says   string
+	check  func(spec *S, f *faults)
 }
 
 // check applies every rule to a spec.
 func check[S any](rules []rule[S], spec *S) faults {
 	var f faults
 	for _, r := range rules {
+		before := len(f)
 		r.check(spec, &f)
+		for i := range f[before:] {
+			f[before+i].rule = r.id
+		}
 	}
 	return f
+}
+
+// reference is one check of a spec against other resources, within the
+// transaction that writes it. An error ends the request at once; faults are
+// gathered.
+type reference[S any] struct {
+	id, source, says string
+	check            func(tx *store.Tx, at location, spec *S, f *faults) error
+}
+
+// refer applies every reference check to a spec.
+func refer[S any](references []reference[S], tx *store.Tx, at location, spec *S) error {
+	var f faults
+	for _, r := range references {
+		if err := r.check(tx, at, spec, &f); err != nil {
+			return err
+		}
+	}
+	return f.err()
 }
 
 // member is the JSON name of the member that is set in a structure of which at

@@ -8,11 +8,47 @@ import (
 )
 
 var gatewayRouteRules = []rule[appmesh.GatewayRouteSpec]{
-	{"B.12 1: a gateway route is of one kind", func(s *appmesh.GatewayRouteSpec, f *faults) {
+	{"route-kind", "B.12 1", "a gateway route is of exactly one kind", func(s *appmesh.GatewayRouteSpec, f *faults) {
 		exactlyOne(f, "spec", members(s), "httpRoute", "http2Route", "grpcRoute")
 	}},
-	{"B.12 11, 13, 14, 16: a gateway route matches something, and not what is reserved", gatewayMatches},
-	{"B.12 15: a rewrite fits what is matched", gatewayRewrites},
+	{"reference-by-name", "A.5", "a target is given by its name, not its ARN", func(s *appmesh.GatewayRouteSpec, f *faults) {
+		if target, path, _ := gatewayTarget(s); target != nil && target.VirtualService != nil {
+			byName(f, path+".action.target.virtualService.virtualServiceName", target.VirtualService.VirtualServiceName)
+		}
+	}},
+	{"match-criterion", "B.12 14", "a gateway route matches by prefix, path or hostname; a gRPC one by serviceName, hostname or metadata", gatewayCriterion},
+	{"reserved", "B.12 14", "paths below /aws-appmesh and /aws-app-mesh and gRPC services below aws.appmesh and aws.app-mesh are reserved", gatewayReserved},
+	{"path-match", "B.12 11", "prefix and path exclude each other, path is exact or a regex, each begins with / and is visible text", func(s *appmesh.GatewayRouteSpec, f *faults) {
+		eachHTTPGatewayMatch(s, func(path string, m *appmesh.HttpGatewayRouteMatch) { pathMatch(f, path, m.Prefix, m.Path) })
+	}},
+	{"hostname-match", "B.12 16", "a host name is matched by exact or by suffix, which can be a host name or its end", func(s *appmesh.GatewayRouteSpec, f *faults) {
+		eachHTTPGatewayMatch(s, func(path string, m *appmesh.HttpGatewayRouteMatch) { hostnameMatch(f, path, m.Hostname) })
+		if s.GrpcRoute != nil && s.GrpcRoute.Match != nil {
+			hostnameMatch(f, "spec.grpcRoute.match", s.GrpcRoute.Match.Hostname)
+		}
+	}},
+	{"header-match", "B.12 13", "a header has a name that headers can have, and a match that something can match: a range ends behind its start", func(s *appmesh.GatewayRouteSpec, f *faults) {
+		eachHTTPGatewayMatch(s, func(path string, m *appmesh.HttpGatewayRouteMatch) {
+			for i, h := range m.Headers {
+				headerMatch(f, fmt.Sprintf("%s.headers[%d]", path, i), h.Name, h.Match)
+			}
+		})
+		if s.GrpcRoute != nil && s.GrpcRoute.Match != nil {
+			for i, h := range s.GrpcRoute.Match.Metadata {
+				headerMatch(f, fmt.Sprintf("spec.grpcRoute.match.metadata[%d]", i), h.Name, (*appmesh.HeaderMatchMethod)(h.Match))
+			}
+		}
+	}},
+	{"query-match", "B.8", "a query parameter has a name, and a value unless match is left out", func(s *appmesh.GatewayRouteSpec, f *faults) {
+		eachHTTPGatewayMatch(s, func(path string, m *appmesh.HttpGatewayRouteMatch) { queryMatch(f, path, m.QueryParameters) })
+	}},
+	{"grpc-names", "B.8", "gRPC services have names that can be theirs", func(s *appmesh.GatewayRouteSpec, f *faults) {
+		if s.GrpcRoute != nil && s.GrpcRoute.Match != nil {
+			grpcNames(f, "spec.grpcRoute.match", s.GrpcRoute.Match.ServiceName, nil)
+		}
+	}},
+	{"prefix-rewrite", "B.12 15", "a prefix is rewritten by defaultPrefix or by value, where match.prefix is set; value begins and ends with /, as match.prefix then does", gatewayPrefixRewrites},
+	{"path-rewrite", "B.12 15", "a path is rewritten to one that begins with /, and not together with a prefix", gatewayPathRewrites},
 }
 
 // gatewayTarget is the target of a gateway route, where it stands, and the
@@ -47,47 +83,46 @@ func gatewayTarget(s *appmesh.GatewayRouteSpec) (target *appmesh.GatewayRouteTar
 	return nil, "spec", nil
 }
 
-func gatewayMatches(s *appmesh.GatewayRouteSpec, f *faults) {
-	httpGatewayMatch(f, "spec.httpRoute", s.HttpRoute)
-	httpGatewayMatch(f, "spec.http2Route", s.Http2Route)
-	if s.GrpcRoute == nil || s.GrpcRoute.Match == nil {
-		return
+// eachHTTPGatewayMatch visits what HTTP gateway routes match by, and where it
+// stands.
+func eachHTTPGatewayMatch(s *appmesh.GatewayRouteSpec, visit func(path string, m *appmesh.HttpGatewayRouteMatch)) {
+	if s.HttpRoute != nil && s.HttpRoute.Match != nil {
+		visit("spec.httpRoute.match", s.HttpRoute.Match)
 	}
-	m, path := s.GrpcRoute.Match, "spec.grpcRoute.match"
-	if m.ServiceName == nil && m.Hostname == nil && m.Metadata == nil {
-		f.add(path, "at least one of serviceName, hostname and metadata must be set")
-	}
-	grpcNames(f, path, m.ServiceName, nil)
-	if m.ServiceName != nil && (strings.HasPrefix(*m.ServiceName, "aws.app-mesh") || strings.HasPrefix(*m.ServiceName, "aws.appmesh")) {
-		f.add(path+".serviceName", "%q is reserved: names that begin with aws.appmesh or aws.app-mesh are", *m.ServiceName)
-	}
-	hostnameMatch(f, path, m.Hostname)
-	for i, h := range m.Metadata {
-		headerMatch(f, fmt.Sprintf("%s.metadata[%d]", path, i), h.Name, (*appmesh.HeaderMatchMethod)(h.Match))
+	if s.Http2Route != nil && s.Http2Route.Match != nil {
+		visit("spec.http2Route.match", s.Http2Route.Match)
 	}
 }
 
-func httpGatewayMatch(f *faults, path string, r *appmesh.HttpGatewayRoute) {
-	if r == nil || r.Match == nil {
+func gatewayCriterion(s *appmesh.GatewayRouteSpec, f *faults) {
+	eachHTTPGatewayMatch(s, func(path string, m *appmesh.HttpGatewayRouteMatch) {
+		if m.Prefix == nil && m.Path == nil && m.Hostname == nil {
+			f.add(path, "at least one of prefix, path and hostname must be set")
+		}
+	})
+	if s.GrpcRoute == nil || s.GrpcRoute.Match == nil {
 		return
 	}
-	m := r.Match
-	path += ".match"
-	if m.Prefix == nil && m.Path == nil && m.Hostname == nil {
-		f.add(path, "at least one of prefix, path and hostname must be set")
+	if m := s.GrpcRoute.Match; m.ServiceName == nil && m.Hostname == nil && m.Metadata == nil {
+		f.add("spec.grpcRoute.match", "at least one of serviceName, hostname and metadata must be set")
 	}
-	pathMatch(f, path, m.Prefix, m.Path)
-	if m.Prefix != nil {
-		reservedPath(f, path+".prefix", *m.Prefix)
+}
+
+func gatewayReserved(s *appmesh.GatewayRouteSpec, f *faults) {
+	eachHTTPGatewayMatch(s, func(path string, m *appmesh.HttpGatewayRouteMatch) {
+		if m.Prefix != nil {
+			reservedPath(f, path+".prefix", *m.Prefix)
+		}
+		if m.Path != nil && m.Path.Exact != nil {
+			reservedPath(f, path+".path.exact", *m.Path.Exact)
+		}
+	})
+	if s.GrpcRoute == nil || s.GrpcRoute.Match == nil || s.GrpcRoute.Match.ServiceName == nil {
+		return
 	}
-	if m.Path != nil && m.Path.Exact != nil {
-		reservedPath(f, path+".path.exact", *m.Path.Exact)
+	if name := *s.GrpcRoute.Match.ServiceName; strings.HasPrefix(name, "aws.app-mesh") || strings.HasPrefix(name, "aws.appmesh") {
+		f.add("spec.grpcRoute.match.serviceName", "%q is reserved: names that begin with aws.appmesh or aws.app-mesh are", name)
 	}
-	hostnameMatch(f, path, m.Hostname)
-	for i, h := range m.Headers {
-		headerMatch(f, fmt.Sprintf("%s.headers[%d]", path, i), h.Name, h.Match)
-	}
-	queryMatch(f, path, m.QueryParameters)
 }
 
 func reservedPath(f *faults, path, value string) {
@@ -110,30 +145,40 @@ func hostnameMatch(f *faults, path string, m *appmesh.GatewayRouteHostnameMatch)
 	}
 }
 
-func gatewayRewrites(s *appmesh.GatewayRouteSpec, f *faults) {
+// eachRewrite visits the rewrites of HTTP gateway routes, where they stand and
+// what is matched there.
+func eachRewrite(s *appmesh.GatewayRouteSpec, visit func(path string, r *appmesh.HttpGatewayRouteRewrite, m *appmesh.HttpGatewayRouteMatch)) {
 	http := func(path string, r *appmesh.HttpGatewayRoute) {
-		if r == nil || r.Action == nil || r.Action.Rewrite == nil || r.Match == nil {
-			return
-		}
-		rewrite, at := r.Action.Rewrite, path+".action.rewrite"
-		if rewrite.Prefix != nil && rewrite.Path != nil {
-			f.add(at, "prefix and path exclude each other")
-		}
-		if rewrite.Prefix != nil {
-			prefixRewrite(f, at+".prefix", rewrite.Prefix, r.Match)
-		}
-		if rewrite.Path == nil {
-			return
-		}
-		switch {
-		case rewrite.Path.Exact == nil:
-			f.add(at+".path.exact", "must be set")
-		case !strings.HasPrefix(*rewrite.Path.Exact, "/"):
-			f.add(at+".path.exact", "%q must begin with /", *rewrite.Path.Exact)
+		if r != nil && r.Action != nil && r.Action.Rewrite != nil && r.Match != nil {
+			visit(path+".action.rewrite", r.Action.Rewrite, r.Match)
 		}
 	}
 	http("spec.httpRoute", s.HttpRoute)
 	http("spec.http2Route", s.Http2Route)
+}
+
+func gatewayPrefixRewrites(s *appmesh.GatewayRouteSpec, f *faults) {
+	eachRewrite(s, func(path string, r *appmesh.HttpGatewayRouteRewrite, m *appmesh.HttpGatewayRouteMatch) {
+		if r.Prefix != nil {
+			prefixRewrite(f, path+".prefix", r.Prefix, m)
+		}
+	})
+}
+
+func gatewayPathRewrites(s *appmesh.GatewayRouteSpec, f *faults) {
+	eachRewrite(s, func(path string, r *appmesh.HttpGatewayRouteRewrite, _ *appmesh.HttpGatewayRouteMatch) {
+		if r.Path == nil {
+			return
+		}
+		if r.Prefix != nil {
+			f.add(path, "prefix and path exclude each other")
+		}
+		if r.Path.Exact == nil {
+			f.add(path+".path.exact", "must be set")
+			return
+		}
+		rooted(f, path+".path.exact", *r.Path.Exact)
+	})
 }
 
 func prefixRewrite(f *faults, at string, p *appmesh.HttpGatewayRoutePrefixRewrite, m *appmesh.HttpGatewayRouteMatch) {

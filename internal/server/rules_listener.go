@@ -140,12 +140,18 @@ func gatewayPolicies(spec *appmesh.VirtualGatewaySpec) []clientTLS {
 	return []clientTLS{c}
 }
 
-// poolMatchesProtocol: a connection pool or a timeout is of the listener's protocol.
-func poolMatchesProtocol(listeners []listener, f *faults) {
+// poolProtocol: a connection pool is of the listener's protocol.
+func poolProtocol(listeners []listener, f *faults) {
 	for _, l := range listeners {
 		if l.pool != "" && l.pool != l.protocol {
 			f.add(l.path+".connectionPool."+l.pool, "the listener's protocol is %s: set connectionPool.%[1]s", l.protocol)
 		}
+	}
+}
+
+// timeoutProtocol: a timeout is of the listener's protocol.
+func timeoutProtocol(listeners []listener, f *faults) {
+	for _, l := range listeners {
 		if l.timeout != "" && l.timeout != l.protocol {
 			f.add(l.path+".timeout."+l.timeout, "the listener's protocol is %s: set timeout.%[1]s", l.protocol)
 		}
@@ -158,6 +164,12 @@ func healthCheckPort(listeners []listener, f *faults) {
 		if l.healthCheckPort != nil && *l.healthCheckPort != l.port {
 			f.add(l.path+".healthCheck.port", "%d must be the listener's port %d", *l.healthCheckPort, l.port)
 		}
+	}
+}
+
+// healthCheckPath: a path can stand in a request.
+func healthCheckPath(listeners []listener, f *faults) {
+	for _, l := range listeners {
 		if path := l.healthCheckPath; path != nil && !cleanText(*path) {
 			f.add(l.path+".healthCheck.path", "%q has control characters", *path)
 		}

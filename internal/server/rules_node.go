@@ -2,27 +2,35 @@ package server
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/fairlead/fairlead/api/appmesh"
 )
 
 var virtualNodeRules = []rule[appmesh.VirtualNodeSpec]{
-	{"B.12 2: a connection pool and a timeout are of the listener's protocol",
-		func(s *appmesh.VirtualNodeSpec, f *faults) { poolMatchesProtocol(nodeListeners(s), f) }},
-	{"B.12 3: a health check asks its listener's port",
+	{"pool-protocol", "B.12 2", "a connection pool is of the listener's protocol",
+		func(s *appmesh.VirtualNodeSpec, f *faults) { poolProtocol(nodeListeners(s), f) }},
+	{"timeout-protocol", "B.12 2", "a timeout is of the listener's protocol",
+		func(s *appmesh.VirtualNodeSpec, f *faults) { timeoutProtocol(nodeListeners(s), f) }},
+	{"health-check-port", "B.12 3", "a health check asks the listener's own port; left out, it is filled in",
 		func(s *appmesh.VirtualNodeSpec, f *faults) { healthCheckPort(nodeListeners(s), f) }},
-	{"B.12 4: service discovery and listeners need each other", nodeDiscovery},
-	{"B.3: the ports of a node's listeners are unique",
+	{"health-check-path", "B.3", "the path of a health check is visible text",
+		func(s *appmesh.VirtualNodeSpec, f *faults) { healthCheckPath(nodeListeners(s), f) }},
+	{"discovery-needs-listener", "B.12 4", "service discovery needs a listener", discoveryNeedsListener},
+	{"listener-needs-discovery", "B.12 4", "a listener needs service discovery", listenerNeedsDiscovery},
+	{"listener-ports", "B.3", "the ports of listeners are unique",
 		func(s *appmesh.VirtualNodeSpec, f *faults) { uniquePorts(nodeListeners(s), f) }},
-	{"B.12 19: a listener's validation lists names that can be matched",
+	{"listener-names", "B.12 19", "a listener's validation lists whole DNS names or URIs that a client certificate can have",
 		func(s *appmesh.VirtualNodeSpec, f *faults) { listenerNames(nodeListeners(s), f) }},
-	{"B.12 19: a client policy lists names that can be matched",
+	{"policy-names", "B.12 19", "a client policy lists DNS names or URIs that a server certificate can have; *.example.com only where it does not enforce TLS",
 		func(s *appmesh.VirtualNodeSpec, f *faults) { policyNames(nodePolicies(s), f) }},
-	{"B.1: a duration has a unit and a value", nodeDurations},
-	{"B.3: a hostname can be resolved", nodeHostname},
-	{"A.6, issue 170 of the roadmap: a backend is listed once", nodeBackends},
-	{"B.3: an access log has a path that a file can have",
+	{"duration", "B.1", "a duration has a unit and a value that a proxy can count", nodeDurations},
+	{"ejection-time", "B.3", "outlier detection takes more than no time", ejectionTimes},
+	{"hostname", "B.3", "the host name of DNS service discovery is a DNS name or an IP address", nodeHostname},
+	{"backend-once", "A.6, issue 170 of the roadmap", "a backend is listed once", backendOnce},
+	{"backend-name", "A.5", "a backend is the name or the ARN of a virtual service", backendName},
+	{"log-path", "B.3", "the path of an access log is visible text",
 		func(s *appmesh.VirtualNodeSpec, f *faults) {
 			if s.Logging != nil && s.Logging.AccessLog != nil && s.Logging.AccessLog.File != nil {
 				accessLog(s.Logging.AccessLog.File.Path, f)
@@ -31,22 +39,24 @@ var virtualNodeRules = []rule[appmesh.VirtualNodeSpec]{
 }
 
 var virtualGatewayRules = []rule[appmesh.VirtualGatewaySpec]{
-	{"B.4: a gateway has a listener", func(s *appmesh.VirtualGatewaySpec, f *faults) {
+	{"gateway-listener", "B.4", "a virtual gateway has a listener", func(s *appmesh.VirtualGatewaySpec, f *faults) {
 		if len(s.Listeners) == 0 {
 			f.add("spec.listeners", "a virtual gateway needs a listener")
 		}
 	}},
-	{"B.12 2: a connection pool is of the listener's protocol",
-		func(s *appmesh.VirtualGatewaySpec, f *faults) { poolMatchesProtocol(gatewayListeners(s), f) }},
-	{"B.12 3: a health check asks its listener's port",
+	{"pool-protocol", "B.12 2", "a connection pool is of the listener's protocol",
+		func(s *appmesh.VirtualGatewaySpec, f *faults) { poolProtocol(gatewayListeners(s), f) }},
+	{"health-check-port", "B.12 3", "a health check asks the listener's own port; left out, it is filled in",
 		func(s *appmesh.VirtualGatewaySpec, f *faults) { healthCheckPort(gatewayListeners(s), f) }},
-	{"B.4: the ports of a gateway's listeners are unique",
+	{"health-check-path", "B.4", "the path of a health check is visible text",
+		func(s *appmesh.VirtualGatewaySpec, f *faults) { healthCheckPath(gatewayListeners(s), f) }},
+	{"listener-ports", "B.4", "the ports of listeners are unique",
 		func(s *appmesh.VirtualGatewaySpec, f *faults) { uniquePorts(gatewayListeners(s), f) }},
-	{"B.12 19: a listener's validation lists names that can be matched",
+	{"listener-names", "B.12 19", "a listener's validation lists whole DNS names or URIs that a client certificate can have",
 		func(s *appmesh.VirtualGatewaySpec, f *faults) { listenerNames(gatewayListeners(s), f) }},
-	{"B.12 19: a client policy lists names that can be matched",
+	{"policy-names", "B.12 19", "a client policy lists DNS names or URIs that a server certificate can have; *.example.com only where it does not enforce TLS",
 		func(s *appmesh.VirtualGatewaySpec, f *faults) { policyNames(gatewayPolicies(s), f) }},
-	{"B.4: an access log has a path that a file can have",
+	{"log-path", "B.4", "the path of an access log is visible text",
 		func(s *appmesh.VirtualGatewaySpec, f *faults) {
 			if s.Logging != nil && s.Logging.AccessLog != nil && s.Logging.AccessLog.File != nil {
 				accessLog(s.Logging.AccessLog.File.Path, f)
@@ -55,20 +65,40 @@ var virtualGatewayRules = []rule[appmesh.VirtualGatewaySpec]{
 }
 
 var virtualRouterRules = []rule[appmesh.VirtualRouterSpec]{
-	{"B.5: the ports of a router's listeners are unique",
+	{"listener-ports", "B.5", "the ports of listeners are unique",
 		func(s *appmesh.VirtualRouterSpec, f *faults) { uniquePorts(routerListeners(s), f) }},
 }
 
-var (
-	virtualServiceRules []rule[appmesh.VirtualServiceSpec]
-	meshRules           []rule[appmesh.MeshSpec]
-)
+var virtualServiceRules = []rule[appmesh.VirtualServiceSpec]{
+	{"reference-by-name", "A.5", "a provider is given by its name, not its ARN", func(s *appmesh.VirtualServiceSpec, f *faults) {
+		switch p := s.Provider; {
+		case p == nil:
+		case p.VirtualNode != nil:
+			byName(f, "spec.provider.virtualNode.virtualNodeName", p.VirtualNode.VirtualNodeName)
+		case p.VirtualRouter != nil:
+			byName(f, "spec.provider.virtualRouter.virtualRouterName", p.VirtualRouter.VirtualRouterName)
+		}
+	}},
+}
 
-func nodeDiscovery(s *appmesh.VirtualNodeSpec, f *faults) {
-	switch {
-	case s.ServiceDiscovery != nil && len(s.Listeners) == 0:
+// meshRules: what a mesh's spec may be, the service model states.
+var meshRules []rule[appmesh.MeshSpec]
+
+// byName refuses ARNs where App Mesh takes names only. No name has a colon.
+func byName(f *faults, path, name string) {
+	if strings.HasPrefix(name, "arn:") {
+		f.add(path, "%q is an ARN: give the resource's name", name)
+	}
+}
+
+func discoveryNeedsListener(s *appmesh.VirtualNodeSpec, f *faults) {
+	if s.ServiceDiscovery != nil && len(s.Listeners) == 0 {
 		f.add("", "Service Discovery can't be set without a listener.") // verbatim, facts A.3
-	case s.ServiceDiscovery == nil && len(s.Listeners) > 0:
+	}
+}
+
+func listenerNeedsDiscovery(s *appmesh.VirtualNodeSpec, f *faults) {
+	if s.ServiceDiscovery == nil && len(s.Listeners) > 0 {
 		f.add("spec.serviceDiscovery", "must be set: clients need it to find the node's listeners")
 	}
 }
@@ -88,8 +118,6 @@ func nodeDurations(s *appmesh.VirtualNodeSpec, f *faults) {
 		if o := l.OutlierDetection; o != nil {
 			wholeDuration(f, path+".outlierDetection.interval", o.Interval)
 			wholeDuration(f, path+".outlierDetection.baseEjectionDuration", o.BaseEjectionDuration)
-			positive(f, path+".outlierDetection.interval", o.Interval)
-			positive(f, path+".outlierDetection.baseEjectionDuration", o.BaseEjectionDuration)
 		}
 		t := l.Timeout
 		if t == nil {
@@ -103,6 +131,16 @@ func nodeDurations(s *appmesh.VirtualNodeSpec, f *faults) {
 		httpTimeout(f, path+".timeout.http2", t.HTTP2)
 		if t.TCP != nil {
 			wholeDuration(f, path+".timeout.tcp.idle", t.TCP.Idle)
+		}
+	}
+}
+
+func ejectionTimes(s *appmesh.VirtualNodeSpec, f *faults) {
+	for i, l := range s.Listeners {
+		if o := l.OutlierDetection; o != nil {
+			path := fmt.Sprintf("spec.listeners[%d].outlierDetection", i)
+			positive(f, path+".interval", o.Interval)
+			positive(f, path+".baseEjectionDuration", o.BaseEjectionDuration)
 		}
 	}
 }
@@ -121,7 +159,7 @@ func positive(f *faults, path string, d *appmesh.Duration) {
 	}
 }
 
-func nodeBackends(s *appmesh.VirtualNodeSpec, f *faults) {
+func backendOnce(s *appmesh.VirtualNodeSpec, f *faults) {
 	first := map[string]int{}
 	for i, backend := range s.Backends {
 		if backend.VirtualService == nil {
@@ -133,11 +171,30 @@ func nodeBackends(s *appmesh.VirtualNodeSpec, f *faults) {
 			continue
 		}
 		first[name] = i
-		if name == "" || len(name) > maxNameLength+maxARNPrefix {
-			f.add(fmt.Sprintf("spec.backends[%d].virtualService.virtualServiceName", i), "%q is not the name of a virtual service", name)
-		}
 	}
 }
+
+// backendName: the service need not exist, but it must be possible that it does.
+func backendName(s *appmesh.VirtualNodeSpec, f *faults) {
+	for i, backend := range s.Backends {
+		if backend.VirtualService == nil {
+			continue
+		}
+		name := backend.VirtualService.VirtualServiceName
+		path := fmt.Sprintf("spec.backends[%d].virtualService.virtualServiceName", i)
+		if strings.HasPrefix(name, "arn:") {
+			if !serviceARN.MatchString(name) || len(name) > maxNameLength+maxARNPrefix {
+				f.add(path, "%.300q is not the ARN of a virtual service", name)
+			}
+			continue
+		}
+		resourceName(f, path, name)
+	}
+}
+
+// serviceARN is the form of a virtual service's ARN; of which account and
+// region it may be, is for the mesh to say.
+var serviceARN = regexp.MustCompile(`^arn:[^:/]+:appmesh:[^:/]*:[0-9]{12}:mesh/[^/:]+/virtualService/[^/:]+$`)
 
 func accessLog(path string, f *faults) {
 	if !cleanText(path) {
@@ -152,15 +209,15 @@ const (
 	maxARNPrefix  = 512
 )
 
-// resourceName checks the name of a new resource (B.12 rule 22).
+// resourceName checks the name that a resource has or can have (B.12 rule 22).
 func resourceName(f *faults, member, name string) {
 	switch {
-	case name == "." || name == "..":
+	case name == "" || name == "." || name == "..":
 		f.add(member, "%q is not a name", name)
 	case len(name) > maxNameLength:
 		f.add(member, "a name has at most %d characters, this one %d", maxNameLength, len(name))
 	case strings.HasPrefix(name, "arn:"):
-		f.add(member, "%q is an ARN: give the resource's name", name)
+		byName(f, member, name)
 	case strings.ContainsFunc(name, func(r rune) bool { return r > 0x7f || !isNameByte(byte(r)) }):
 		f.add(member, "%q may have letters, digits, hyphens, underscores and dots only", name)
 	}

@@ -10,39 +10,93 @@ import (
 )
 
 var routeRules = []rule[appmesh.RouteSpec]{
-	{"B.12 1: a route is of one kind", func(s *appmesh.RouteSpec, f *faults) {
+	{"route-kind", "B.12 1", "a route is of exactly one kind", func(s *appmesh.RouteSpec, f *faults) {
 		exactlyOne(f, "spec", members(s), "httpRoute", "http2Route", "grpcRoute", "tcpRoute")
 	}},
-	{"B.12 7 and 21: weights add up to 1..100, and a target is listed once", routeTargets},
-	{"B.12 11 and 13: paths begin with a slash, ranges are not empty", routeMatches},
-	{"B.12 12: a gRPC method needs its service", func(s *appmesh.RouteSpec, f *faults) {
+	{"weights", "B.12 7", "the weights of a route add up to 1 to 100", routeWeights},
+	{"target-once", "B.12 21", "a target is listed once for each port", targetOnce},
+	{"reference-by-name", "A.5", "a target is given by its name, not its ARN", func(s *appmesh.RouteSpec, f *faults) {
+		path, targets := weightedTargets(s)
+		for i, target := range targets {
+			byName(f, fmt.Sprintf("%s[%d].virtualNode", path, i), target.VirtualNode)
+		}
+	}},
+	{"match-criterion", "B.7", "an HTTP route matches by something", routeCriterion},
+	{"path-match", "B.12 11", "prefix and path exclude each other, path is exact or a regex, each begins with / and is visible text", func(s *appmesh.RouteSpec, f *faults) {
+		eachHTTPMatch(s, func(path string, m *appmesh.HttpRouteMatch) { pathMatch(f, path, m.Prefix, m.Path) })
+	}},
+	{"header-match", "B.12 13", "a header has a name that headers can have, and a match that something can match: a range ends behind its start", func(s *appmesh.RouteSpec, f *faults) {
+		eachHTTPMatch(s, func(path string, m *appmesh.HttpRouteMatch) { headerMatches(f, path, m.Headers) })
+		if s.GrpcRoute != nil && s.GrpcRoute.Match != nil {
+			for i, h := range s.GrpcRoute.Match.Metadata {
+				headerMatch(f, fmt.Sprintf("spec.grpcRoute.match.metadata[%d]", i), h.Name, (*appmesh.HeaderMatchMethod)(h.Match))
+			}
+		}
+	}},
+	{"query-match", "B.7", "a query parameter has a name, and a value unless match is left out", func(s *appmesh.RouteSpec, f *faults) {
+		eachHTTPMatch(s, func(path string, m *appmesh.HttpRouteMatch) { queryMatch(f, path, m.QueryParameters) })
+	}},
+	{"grpc-names", "B.7", "gRPC services and methods have names that can be theirs", func(s *appmesh.RouteSpec, f *faults) {
+		if r := s.GrpcRoute; r != nil && r.Match != nil {
+			grpcNames(f, "spec.grpcRoute.match", r.Match.ServiceName, r.Match.MethodName)
+		}
+	}},
+	{"grpc-method", "B.12 12", "a gRPC method needs its service", func(s *appmesh.RouteSpec, f *faults) {
 		if r := s.GrpcRoute; r != nil && r.Match != nil && r.Match.MethodName != nil && r.Match.ServiceName == nil {
 			f.add("spec.grpcRoute.match.methodName", "%q needs serviceName beside it", *r.Match.MethodName)
 		}
 	}},
-	{"B.12 5 and 6: a retry policy names events, and events that exist", routeRetries},
-	{"B.1: a duration has a unit and a value", routeDurations},
+	{"retry-event", "B.12 5", "a retry policy names at least one event", func(s *appmesh.RouteSpec, f *faults) {
+		eachRetryPolicy(s, func(p retryPolicy) {
+			if len(p.http)+p.others == 0 {
+				f.add(p.path, "names no event: set httpRetryEvents, tcpRetryEvents or (gRPC) grpcRetryEvents")
+			}
+		})
+	}},
+	{"retry-event-name", "B.12 6", "the events of a retry policy exist", func(s *appmesh.RouteSpec, f *faults) {
+		eachRetryPolicy(s, func(p retryPolicy) {
+			for i, event := range p.http {
+				if !slices.Contains(httpRetryEvents, event) {
+					f.add(fmt.Sprintf("%s.httpRetryEvents[%d]", p.path, i), "%q is not one of %s", event, strings.Join(httpRetryEvents, ", "))
+				}
+			}
+		})
+	}},
+	{"retry-count", "Envoy counts in 32 bits", "a retry policy has a number of retries that a proxy can count", func(s *appmesh.RouteSpec, f *faults) {
+		eachRetryPolicy(s, func(p retryPolicy) {
+			if p.count != nil && *p.count > 1<<31-1 {
+				f.add(p.path+".maxRetries", "%d is more than %d", *p.count, 1<<31-1)
+			}
+		})
+	}},
+	{"duration", "B.1", "a duration has a unit and a value that a proxy can count", routeDurations},
 }
 
 // httpRetryEvents of facts B.7; the model takes any string.
 var httpRetryEvents = []string{"server-error", "gateway-error", "client-error", "stream-error"}
 
-func routeTargets(s *appmesh.RouteSpec, f *faults) {
+func routeWeights(s *appmesh.RouteSpec, f *faults) {
 	path, targets := weightedTargets(s)
 	var sum int64
-	for i, target := range targets {
+	for _, target := range targets {
 		if target.Weight != nil {
 			sum += *target.Weight
 		}
+	}
+	if len(targets) > 0 && (sum < 1 || sum > 100) {
+		f.add(path, "the weights add up to %d, which must be 1 to 100", sum)
+	}
+}
+
+func targetOnce(s *appmesh.RouteSpec, f *faults) {
+	path, targets := weightedTargets(s)
+	for i, target := range targets {
 		for _, before := range targets[:i] {
 			if before.VirtualNode == target.VirtualNode && samePort(before.Port, target.Port) {
 				f.add(fmt.Sprintf("%s[%d].virtualNode", path, i), "%q is a target already: add its weights", target.VirtualNode)
 				break
 			}
 		}
-	}
-	if len(targets) > 0 && (sum < 1 || sum > 100) {
-		f.add(path, "the weights add up to %d, which must be 1 to 100", sum)
 	}
 }
 
@@ -92,31 +146,22 @@ func routeProtocol(s *appmesh.RouteSpec) (protocol appmesh.PortProtocol, path st
 	return "", "spec", nil
 }
 
-func routeMatches(s *appmesh.RouteSpec, f *faults) {
-	http := func(path string, r *appmesh.HttpRoute) {
-		if r == nil || r.Match == nil {
-			return
-		}
-		path += ".match"
-		pathMatch(f, path, r.Match.Prefix, r.Match.Path)
-		if len(members(r.Match)) == 0 {
+// eachHTTPMatch visits what HTTP routes match by, and where it stands.
+func eachHTTPMatch(s *appmesh.RouteSpec, visit func(path string, m *appmesh.HttpRouteMatch)) {
+	if s.HttpRoute != nil && s.HttpRoute.Match != nil {
+		visit("spec.httpRoute.match", s.HttpRoute.Match)
+	}
+	if s.Http2Route != nil && s.Http2Route.Match != nil {
+		visit("spec.http2Route.match", s.Http2Route.Match)
+	}
+}
+
+func routeCriterion(s *appmesh.RouteSpec, f *faults) {
+	eachHTTPMatch(s, func(path string, m *appmesh.HttpRouteMatch) {
+		if len(members(m)) == 0 {
 			f.add(path, "at least one criterion must be set")
 		}
-		for i, h := range r.Match.Headers {
-			headerMatch(f, fmt.Sprintf("%s.headers[%d]", path, i), h.Name, h.Match)
-		}
-		queryMatch(f, path, r.Match.QueryParameters)
-	}
-	http("spec.httpRoute", s.HttpRoute)
-	http("spec.http2Route", s.Http2Route)
-	if s.GrpcRoute == nil || s.GrpcRoute.Match == nil {
-		return
-	}
-	m := s.GrpcRoute.Match
-	grpcNames(f, "spec.grpcRoute.match", m.ServiceName, m.MethodName)
-	for i, h := range m.Metadata {
-		headerMatch(f, fmt.Sprintf("spec.grpcRoute.match.metadata[%d]", i), h.Name, (*appmesh.HeaderMatchMethod)(h.Match))
-	}
+	})
 }
 
 // pathMatch: a prefix or a path, not both, each beginning with a slash.
@@ -157,6 +202,12 @@ func expression(f *faults, path string, value *string) {
 	}
 }
 
+func headerMatches(f *faults, path string, headers []appmesh.HttpRouteHeader) {
+	for i, h := range headers {
+		headerMatch(f, fmt.Sprintf("%s.headers[%d]", path, i), h.Name, h.Match)
+	}
+}
+
 // headerMatch: the name can be a header's, the method can match.
 func headerMatch(f *faults, path, name string, match *appmesh.HeaderMatchMethod) {
 	if !isHeaderName(name) {
@@ -169,9 +220,12 @@ func headerMatch(f *faults, path, name string, match *appmesh.HeaderMatchMethod)
 		f.add(path+".match.range", "end %d must be more than start %d", *r.End, *r.Start)
 	}
 	expression(f, path+".match.regex", match.Regex)
-	for member, value := range map[string]*string{"exact": match.Exact, "prefix": match.Prefix, "suffix": match.Suffix} {
-		if value != nil && !cleanText(*value) {
-			f.add(path+".match."+member, "%q has control characters", *value)
+	for _, text := range []struct {
+		member string
+		value  *string
+	}{{"exact", match.Exact}, {"prefix", match.Prefix}, {"suffix", match.Suffix}} {
+		if text.value != nil && !cleanText(*text.value) {
+			f.add(path+".match."+text.member, "%q has control characters", *text.value)
 		}
 	}
 }
@@ -213,47 +267,42 @@ func isGRPCName(name, also string) bool {
 	})
 }
 
-func routeRetries(s *appmesh.RouteSpec, f *faults) {
-	events := func(path string, http []string, others int) {
-		if len(http)+others == 0 {
-			f.add(path, "names no event: set httpRetryEvents, tcpRetryEvents or (gRPC) grpcRetryEvents")
-		}
-		for i, event := range http {
-			if !slices.Contains(httpRetryEvents, event) {
-				f.add(fmt.Sprintf("%s.httpRetryEvents[%d]", path, i), "%q is not one of %s", event, strings.Join(httpRetryEvents, ", "))
-			}
-		}
+// retryPolicy is what the rules need of a route's retry policy.
+type retryPolicy struct {
+	path   string
+	http   []string
+	others int // events of other kinds
+	count  *int64
+}
+
+// eachRetryPolicy visits the retry policies of a route.
+func eachRetryPolicy(s *appmesh.RouteSpec, visit func(retryPolicy)) {
+	if r := s.HttpRoute; r != nil && r.RetryPolicy != nil {
+		visit(retryPolicy{"spec.httpRoute.retryPolicy", r.RetryPolicy.HttpRetryEvents, len(r.RetryPolicy.TcpRetryEvents), r.RetryPolicy.MaxRetries})
 	}
+	if r := s.Http2Route; r != nil && r.RetryPolicy != nil {
+		visit(retryPolicy{"spec.http2Route.retryPolicy", r.RetryPolicy.HttpRetryEvents, len(r.RetryPolicy.TcpRetryEvents), r.RetryPolicy.MaxRetries})
+	}
+	if r := s.GrpcRoute; r != nil && r.RetryPolicy != nil {
+		p := r.RetryPolicy
+		visit(retryPolicy{"spec.grpcRoute.retryPolicy", p.HttpRetryEvents, len(p.TcpRetryEvents) + len(p.GrpcRetryEvents), p.MaxRetries})
+	}
+}
+
+func routeDurations(s *appmesh.RouteSpec, f *faults) {
 	http := func(path string, r *appmesh.HttpRoute) {
-		if r != nil && r.RetryPolicy != nil {
-			events(path+".retryPolicy", r.RetryPolicy.HttpRetryEvents, len(r.RetryPolicy.TcpRetryEvents))
+		if r == nil {
+			return
+		}
+		httpTimeout(f, path+".timeout", r.Timeout)
+		if r.RetryPolicy != nil {
 			wholeDuration(f, path+".retryPolicy.perRetryTimeout", r.RetryPolicy.PerRetryTimeout)
-			retryCount(f, path, r.RetryPolicy.MaxRetries)
 		}
 	}
 	http("spec.httpRoute", s.HttpRoute)
 	http("spec.http2Route", s.Http2Route)
 	if r := s.GrpcRoute; r != nil && r.RetryPolicy != nil {
-		p := r.RetryPolicy
-		events("spec.grpcRoute.retryPolicy", p.HttpRetryEvents, len(p.TcpRetryEvents)+len(p.GrpcRetryEvents))
-		wholeDuration(f, "spec.grpcRoute.retryPolicy.perRetryTimeout", p.PerRetryTimeout)
-		retryCount(f, "spec.grpcRoute", p.MaxRetries)
-	}
-}
-
-// retryCount: Envoy counts in 32 bits.
-func retryCount(f *faults, path string, count *int64) {
-	if count != nil && *count > 1<<31-1 {
-		f.add(path+".retryPolicy.maxRetries", "%d is more than %d", *count, 1<<31-1)
-	}
-}
-
-func routeDurations(s *appmesh.RouteSpec, f *faults) {
-	if s.HttpRoute != nil {
-		httpTimeout(f, "spec.httpRoute.timeout", s.HttpRoute.Timeout)
-	}
-	if s.Http2Route != nil {
-		httpTimeout(f, "spec.http2Route.timeout", s.Http2Route.Timeout)
+		wholeDuration(f, "spec.grpcRoute.retryPolicy.perRetryTimeout", r.RetryPolicy.PerRetryTimeout)
 	}
 	if r := s.GrpcRoute; r != nil && r.Timeout != nil {
 		wholeDuration(f, "spec.grpcRoute.timeout.perRequest", r.Timeout.PerRequest)

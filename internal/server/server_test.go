@@ -11,7 +11,10 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,6 +23,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	sdk "github.com/aws/aws-sdk-go-v2/service/appmesh"
 	"github.com/aws/smithy-go"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
 
 	"github.com/fairlead/fairlead/api/appmesh"
 	"github.com/fairlead/fairlead/internal/awsapi"
@@ -38,19 +43,84 @@ type harness struct {
 	url         string
 	credentials aws.CredentialsProvider
 	client      *sdk.Client
+	store       *store.Store
+	service     *Service
 }
 
 func newHarness(t *testing.T) *harness {
 	t.Helper()
 	dir := t.TempDir()
-	s, err := store.Open(t.Context(), store.Config{DataDir: dir, Account: testAccount, UnsafeNoFsync: true})
+	return serveAPI(t, openStore(t, store.Config{DataDir: dir, UnsafeNoFsync: true}), dir)
+}
+
+func openStore(t *testing.T, config store.Config) *store.Store {
+	t.Helper()
+	config.Account = testAccount
+	s, err := store.Open(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
+	return s
+}
+
+// newReplicas are servers on one etcd, each with a store of its own.
+func newReplicas(t *testing.T, n int) []*harness {
+	t.Helper()
+	endpoint := startEtcd(t)
+	kek := filepath.Join(t.TempDir(), "kek")
+	if err := os.WriteFile(kek, []byte(strings.Repeat("0f", 32)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var all []*harness
+	var first string // the folder of the credentials
+	for range n {
+		dir := t.TempDir()
+		s := openStore(t, store.Config{DataDir: dir, Endpoints: []string{endpoint}, KEKFile: kek})
+		if first == "" {
+			first = dir
+		}
+		all = append(all, serveAPI(t, s, first))
+	}
+	return all
+}
+
+// startEtcd is an etcd that somebody else runs.
+func startEtcd(t *testing.T) (endpoint string) {
+	t.Helper()
+	// The path of a socket has at most 108 bytes, which t.TempDir may exceed.
+	dir, err := os.MkdirTemp("", "etcd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	c := embed.NewConfig()
+	c.Dir = filepath.Join(dir, "data")
+	peer := url.URL{Scheme: "http", Host: "127.0.0.1:1"}
+	c.AdvertisePeerUrls, c.ListenPeerUrls, c.InitialCluster = []url.URL{peer}, nil, c.Name+"="+peer.String()
+	client := url.URL{Scheme: "unix", Path: filepath.Join(dir, "s")}
+	c.AdvertiseClientUrls, c.ListenClientUrls = []url.URL{client}, []url.URL{client}
+	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
+	c.TickMs, c.ElectionMs, c.UnsafeNoFsync = 20, 100, true
+	etcd, err := embed.StartEtcd(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		etcd.Server.HardStop() // Close alone waits for watches to end
+		etcd.Close()
+	})
+	<-etcd.Server.ReadyNotify()
+	return client.String()
+}
+
+// serveAPI serves a store's API. The credentials of the root key are in dir.
+func serveAPI(t *testing.T, s *store.Store, dir string) *harness {
+	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	service := &Service{Store: s, Region: testRegion, Now: time.Now, Log: log}
 	mux := awsapi.NewMux(awsapi.Config{Keys: s, Region: testRegion, Log: log})
-	awsapi.Mount[appmesh.Service](mux, appmesh.SigningName, &Service{Store: s, Region: testRegion, Now: time.Now, Log: log}, appmesh.Operations)
+	awsapi.Mount[appmesh.Service](mux, appmesh.SigningName, service, appmesh.Operations)
 	proxies, err := xds.NewServer(xds.Config{Source: s, TLS: &tls.Config{}, Log: log,
 		Authenticate: func(context.Context, string) (iam.Principal, error) { return iam.Principal{}, nil }})
 	if err != nil {
@@ -64,10 +134,11 @@ func newHarness(t *testing.T) *harness {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &harness{url: web.URL, credentials: cfg.Credentials, client: sdk.NewFromConfig(cfg, func(o *sdk.Options) {
+	client := sdk.NewFromConfig(cfg, func(o *sdk.Options) {
 		o.BaseEndpoint = aws.String(web.URL)
 		o.Retryer = aws.NopRetryer{}
-	})}
+	})
+	return &harness{url: web.URL, credentials: cfg.Credentials, client: client, store: s, service: service}
 }
 
 // answer is what a raw request got.

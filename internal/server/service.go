@@ -27,6 +27,7 @@ type Service struct {
 	Store  *store.Store
 	Region string
 	Graphs Graphs
+	Quotas Quotas // nil: all at their presets
 	Now    func() time.Time
 	Log    *slog.Logger
 }
@@ -46,6 +47,9 @@ func account(ctx context.Context) string { return awsapi.PrincipalFrom(ctx).Acco
 // until then the only meshes that anybody may use are its own.
 func meshName(ctx context.Context, name string, owner *string) (mesh.Name, error) {
 	own := account(ctx)
+	if owner != nil && (len(*owner) != 12 || strings.Trim(*owner, "0123456789") != "") {
+		return mesh.Name{}, appmesh.NewBadRequestException("meshOwner: %.80q does not have 12 digits", *owner)
+	}
 	if owner != nil && *owner != own {
 		return mesh.Name{}, appmesh.NewForbiddenException("meshOwner %s: account %s has shared no mesh with account %s", *owner, *owner, own)
 	}

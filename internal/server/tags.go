@@ -1,12 +1,9 @@
 package server
 
 import (
-	"cmp"
 	"context"
-	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/fairlead/fairlead/api/appmesh"
 	"github.com/fairlead/fairlead/internal/mesh"
@@ -24,47 +21,6 @@ const ownPrefix = "fairlead:"
 // A key enters this table with the code that obeys it: accepting one before
 // would promise what nothing does. There is none yet.
 var ownTags = map[string][]string{}
-
-// newTags checks the tags of a create request.
-func newTags(f *faults, refs []appmesh.TagRef) map[string]string {
-	if len(refs) == 0 {
-		return nil
-	}
-	tags := map[string]string{}
-	for i, ref := range refs {
-		at := fmt.Sprintf("tags[%d]", i)
-		if _, twice := tags[ref.Key]; twice {
-			f.add(at+".key", "%q is given twice", ref.Key)
-		}
-		tags[ref.Key] = pointed(ref.Value)
-		checkTag(f, at, ref)
-	}
-	return tags
-}
-
-func checkTag(f *faults, at string, ref appmesh.TagRef) {
-	if strings.HasPrefix(strings.ToLower(ref.Key), "aws:") {
-		f.add(at+".key", "%q is reserved: keys that begin with aws: are", ref.Key)
-	}
-	if !strings.HasPrefix(strings.ToLower(ref.Key), ownPrefix) {
-		return
-	}
-	key := strings.TrimPrefix(ref.Key, ownPrefix)
-	if port, rest, scoped := strings.Cut(key, ":"); scoped && isPort(port) {
-		key = rest
-	}
-	values, known := ownTags[key]
-	switch {
-	case !known:
-		f.add(at+".key", "%q is not known to this version, which would ignore it; known behind %s are: %s", ref.Key, ownPrefix, cmp.Or(strings.Join(slices.Sorted(maps.Keys(ownTags)), ", "), "none"))
-	case !slices.Contains(values, pointed(ref.Value)):
-		f.add(at+".value", "%q is not one of %s", pointed(ref.Value), strings.Join(values, ", "))
-	}
-}
-
-func isPort(s string) bool {
-	return s != "" && len(s) <= 5 && strings.Trim(s, "0123456789") == ""
-}
 
 // tagged is a resource of any kind, for the tag operations.
 type tagged struct {
@@ -118,11 +74,10 @@ func taggedAs(k mesh.Kind) tagged {
 
 // TagResource adds tags, or gives those that are there new values.
 func (s *Service) TagResource(ctx context.Context, in *appmesh.TagResourceInput) (*appmesh.TagResourceOutput, error) {
-	var found faults
-	added := newTags(&found, in.Tags)
-	if err := found.err(); err != nil {
+	if err := check(requestRules, &asked{tags: in.Tags}).err(); err != nil {
 		return nil, err
 	}
+	added := tagMap(in.Tags)
 	err := s.retag(ctx, in.ResourceArn, func(tags map[string]string) error {
 		maps.Copy(tags, added)
 		if len(tags) > maxTags {
@@ -186,7 +141,11 @@ func (s *Service) ListTagsForResource(ctx context.Context, in *appmesh.ListTagsF
 		return nil, err
 	}
 	p := page{limit: in.Limit, token: in.NextToken, largest: maxTags}
-	after, err := p.after(at)
+	tokens, err := s.pageTokens(ctx, at)
+	if err != nil {
+		return nil, s.failure(ctx, err)
+	}
+	after, err := tokens.after(p.token)
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +163,7 @@ func (s *Service) ListTagsForResource(ctx context.Context, in *appmesh.ListTagsF
 			continue
 		}
 		if len(out.Tags) == p.size() {
-			out.NextToken = p.next(at, out.Tags[len(out.Tags)-1].Key)
+			out.NextToken = tokens.next(out.Tags[len(out.Tags)-1].Key)
 			break
 		}
 		value := tags[key]

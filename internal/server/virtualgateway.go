@@ -10,8 +10,9 @@ import (
 )
 
 var virtualGateways = kind[appmesh.VirtualGatewaySpec]{
-	kind: mesh.KindVirtualGateway, noun: "VirtualGateway", nameMember: "virtualGatewayName", rules: virtualGatewayRules,
-	fill: fillGateway, certificates: gatewayCertificates, unused: gatewayUnused, warnings: (*Service).gatewayWarnings,
+	kind: mesh.KindVirtualGateway, noun: "VirtualGateway", nameMember: "virtualGatewayName", quota: "virtual-gateways-per-mesh",
+	rules: virtualGatewayRules,
+	fill:  fillGateway, certificates: gatewayCertificates, unused: gatewayUnused, warnings: (*Service).gatewayWarnings,
 }
 
 // fillGateway sets the port of a health check, as fillNode does.

@@ -10,8 +10,9 @@ import (
 )
 
 var virtualNodes = kind[appmesh.VirtualNodeSpec]{
-	kind: mesh.KindVirtualNode, noun: "VirtualNode", nameMember: "virtualNodeName", rules: virtualNodeRules,
-	fill: fillNode, certificates: nodeCertificates, unused: nodeUnused, warnings: (*Service).nodeWarnings,
+	kind: mesh.KindVirtualNode, noun: "VirtualNode", nameMember: "virtualNodeName", quota: "virtual-nodes-per-mesh",
+	rules: virtualNodeRules,
+	fill:  fillNode, within: backendsWithin, certificates: nodeCertificates, unused: nodeUnused, warnings: (*Service).nodeWarnings,
 }
 
 // fillNode sets the port of a health check, the only member that App Mesh fills

@@ -11,33 +11,61 @@ import (
 )
 
 var virtualRouters = kind[appmesh.VirtualRouterSpec]{
-	kind: mesh.KindVirtualRouter, noun: "VirtualRouter", nameMember: "virtualRouterName", rules: virtualRouterRules,
-	references: routerRoutes, unused: routerUnused,
+	kind: mesh.KindVirtualRouter, noun: "VirtualRouter", nameMember: "virtualRouterName", quota: "virtual-routers-per-mesh",
+	rules: virtualRouterRules,
+	references: []reference[appmesh.VirtualRouterSpec]{
+		{"router-ports", "B.12 10", "with several listeners, all routes of a virtual router match a port", routerPorts},
+		{"router-routes", "B.12 9, B.5", "the routes of a virtual router fit its listeners: a port that a route matches stays, of the route's kind", routerRoutes},
+	},
+	unused: routerUnused,
 }
 
-// routerRoutes refuses listeners that the router's routes do not fit (B.5).
-func routerRoutes(tx *store.Tx, at location, spec *appmesh.VirtualRouterSpec) error {
+// routerPorts refuses a second listener while routes match no port.
+func routerPorts(tx *store.Tx, at location, spec *appmesh.VirtualRouterSpec, _ *faults) error {
+	if len(spec.Listeners) < 2 {
+		return nil
+	}
+	all, err := store.List[appmesh.RouteSpec](tx, at.mesh, mesh.KindRoute, at.id.Name)
+	if err != nil {
+		return err
+	}
+	var without []string
+	for _, r := range all {
+		if _, _, port := routeProtocol(r.Spec); port == nil {
+			without = append(without, r.ID.Name)
+		}
+	}
+	if len(without) == 0 {
+		return nil
+	}
+	slices.Sort(without)
+	return appmesh.NewBadRequestException("All Routes for this Virtual Router must define a port match before adding multiple listeners to this Virtual Router. %d Route(s) are missing port. Listing up to 5 route names: [%s]",
+		len(without), strings.Join(without[:min(5, len(without))], ", "))
+}
+
+// routerRoutes refuses listeners that the router's routes do not fit. Without
+// listeners a router takes its targets' ports: then only those ports may go
+// that no route matches.
+func routerRoutes(tx *store.Tx, at location, spec *appmesh.VirtualRouterSpec, f *faults) error {
 	all, err := store.List[appmesh.RouteSpec](tx, at.mesh, mesh.KindRoute, at.id.Name)
 	if err != nil || len(all) == 0 {
 		return err
 	}
-	var without []string
-	var f faults
+	before, err := store.Get[appmesh.VirtualRouterSpec](tx, at.mesh, at.id)
+	if err != nil {
+		return err
+	}
+	had := map[int64]bool{}
+	for _, l := range routerListeners(before.Spec) {
+		had[l.port] = true
+	}
 	for _, r := range all {
 		protocol, _, port := routeProtocol(r.Spec)
-		if port == nil {
-			without = append(without, r.ID.Name)
-		}
-		if len(spec.Listeners) > 0 && (port != nil || len(spec.Listeners) == 1) {
-			routerListener(&f, "spec.listeners", spec, protocol, port, "route "+r.ID.Name)
+		if len(spec.Listeners) > 0 || port != nil && had[*port] {
+			routerListener(f, "spec.listeners", spec, protocol, port, "route "+r.ID.Name)
 		}
 	}
-	if len(spec.Listeners) > 1 && len(without) > 0 {
-		slices.Sort(without)
-		return appmesh.NewBadRequestException("All Routes for this Virtual Router must define a port match before adding multiple listeners to this Virtual Router. %d Route(s) are missing port. Listing up to 5 route names: [%s]",
-			len(without), strings.Join(without[:min(5, len(without))], ", "))
-	}
-	return f.err()
+	return nil
 }
 
 // routerListener checks that a route of a protocol finds the router's listener:

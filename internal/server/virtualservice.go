@@ -11,12 +11,16 @@ import (
 )
 
 var virtualServices = kind[appmesh.VirtualServiceSpec]{
-	kind: mesh.KindVirtualService, noun: "VirtualService", nameMember: "virtualServiceName", rules: virtualServiceRules,
-	references: serviceProvider, unused: serviceUnused,
+	kind: mesh.KindVirtualService, noun: "VirtualService", nameMember: "virtualServiceName", quota: "virtual-services-per-mesh",
+	rules: virtualServiceRules,
+	references: []reference[appmesh.VirtualServiceSpec]{
+		{"provider-exists", "A.5", "the provider of a virtual service exists", serviceProvider},
+	},
+	unused: serviceUnused,
 }
 
 // serviceProvider checks that the provider exists.
-func serviceProvider(tx *store.Tx, at location, spec *appmesh.VirtualServiceSpec) error {
+func serviceProvider(tx *store.Tx, at location, spec *appmesh.VirtualServiceSpec, _ *faults) error {
 	switch p := spec.Provider; {
 	case p == nil:
 		return nil

@@ -17,6 +17,7 @@ import (
 //	/fairlead/record/KIND/OWNER/MESH[/PARENT]/NAME       a record; of a mesh: /fairlead/record/mesh/OWNER/MESH
 //	/fairlead/change/…                                   its newest change; a deletion leaves it as a tombstone
 //	/fairlead/shrink/…                                   an accepted shrink, under a lease
+//	/fairlead/fence/OWNER[/MESH/KIND/PARENT]             empty, see Tx.Below
 //	/fairlead/accesskey/ID                               a sealed access key
 //
 // Sessions are sealed as if they lay at /fairlead/session/ID; nothing lies there.
@@ -30,6 +31,7 @@ const (
 	dirRecord    = keyRoot + "record/"
 	dirChange    = keyRoot + "change/"
 	dirShrink    = keyRoot + "shrink/"
+	dirFence     = keyRoot + "fence/"
 	dirAccessKey = keyRoot + "accesskey/"
 )
 

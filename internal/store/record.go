@@ -2,9 +2,11 @@ package store
 
 import (
 	"fmt"
+	"net/url"
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/fairlead/fairlead/internal/mesh"
@@ -86,10 +88,32 @@ func List[S any](tx *Tx, name mesh.Name, kind mesh.Kind, parent string) ([]*mesh
 	if err != nil {
 		return nil, err
 	}
-	kvs, err := tx.list(path)
+	kvs, err := tx.list(path, path, 0)
 	if err != nil {
 		return nil, err
 	}
+	return decodeRecords[S](kvs)
+}
+
+// Page is List of at most limit records: those behind a name, which is empty
+// for the first page. It costs what the page has, not what the list has.
+func Page[S any](tx *Tx, name mesh.Name, kind mesh.Kind, parent, after string, limit int) ([]*mesh.Record[S], error) {
+	path, err := collection(name, kind, parent)
+	if err != nil {
+		return nil, err
+	}
+	from := path
+	if after != "" {
+		from += url.PathEscape(after) + "\x00"
+	}
+	kvs, err := tx.list(path, from, limit)
+	if err != nil {
+		return nil, err
+	}
+	return decodeRecords[S](kvs)
+}
+
+func decodeRecords[S any](kvs []*mvccpb.KeyValue) ([]*mesh.Record[S], error) {
 	records := make([]*mesh.Record[S], 0, len(kvs))
 	for _, kv := range kvs {
 		r, err := parsePath(string(kv.Key[len(dirRecord):]))
@@ -142,7 +166,8 @@ func Put[S any](tx *Tx, record *mesh.Record[S], tokens ...Token) error {
 // Delete stages the deletion of a record, with its tombstone. The transaction
 // must have read it with Get or List.
 func Delete(tx *Tx, name mesh.Name, id mesh.ID) error {
-	path, err := normal(name, id).path()
+	r := normal(name, id)
+	path, err := r.path()
 	if err != nil {
 		return err
 	}
@@ -155,6 +180,7 @@ func Delete(tx *Tx, name mesh.Name, id mesh.ID) error {
 		return fmt.Errorf("delete %s: %w", path, err)
 	}
 	change := Change{Op: OpDelete, Version: v.Version}
+	tx.dropFences(r)
 	return tx.stage(path, func(key string) clientv3.Op { return clientv3.OpDelete(key) }, change)
 }
 

@@ -3,7 +3,9 @@ package store
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hkdf"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 )
@@ -26,14 +28,23 @@ const (
 
 var errUnseal = errors.New("sealed value was made with another key, for another place, or altered")
 
-type sealer struct{ kek cipher.AEAD }
+type sealer struct {
+	kek cipher.AEAD
+	// root is what other keys are derived from, itself derived from the
+	// key-encryption key, so that no two algorithms use one key.
+	root []byte
+}
 
 func newSealer(kek []byte) (*sealer, error) {
 	aead, err := newGCM(kek)
 	if err != nil {
 		return nil, fmt.Errorf("use key-encryption key: %w", err)
 	}
-	return &sealer{aead}, nil
+	root, err := hkdf.Extract(sha256.New, kek, []byte("fairlead derivation root v1"))
+	if err != nil {
+		return nil, fmt.Errorf("use key-encryption key: %w", err)
+	}
+	return &sealer{kek: aead, root: root}, nil
 }
 
 func newGCM(key []byte) (cipher.AEAD, error) {

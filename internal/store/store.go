@@ -17,6 +17,7 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/semaphore"
 )
 
 var (
@@ -74,7 +75,9 @@ type Store struct {
 	seal    *sealer
 	lineage string
 	cache   *cache
-	full    atomic.Bool // as room last saw it, to say so once
+	full    atomic.Bool         // as room last saw it, to say so once
+	turns   *semaphore.Weighted // see seat
+	writers *semaphore.Weighted // see seat
 
 	stop   context.CancelFunc // ends the goroutines in tasks
 	tasks  sync.WaitGroup
@@ -86,7 +89,8 @@ type Store struct {
 // first start makes, and loads the cache. It returns when all records are
 // loaded, or when ctx ends.
 func Open(ctx context.Context, config Config) (*Store, error) {
-	s := &Store{config: config, now: config.Now, log: config.Log, close: func() {}}
+	s := &Store{config: config, now: config.Now, log: config.Log, close: func() {},
+		turns: semaphore.NewWeighted(1), writers: semaphore.NewWeighted(everybody)}
 	if s.now == nil {
 		s.now = time.Now
 	}

@@ -13,6 +13,7 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/fairlead/fairlead/internal/mesh"
 )
@@ -37,6 +38,7 @@ type Tx struct {
 
 	ctx      context.Context
 	client   *clientv3.Client
+	cache    *cache
 	now      time.Time
 	revision int64 // of all reads; 0 before the first
 
@@ -52,15 +54,30 @@ type Tx struct {
 // twice. Errors: ErrConflict, ErrUnavailable, ErrFull,
 // ErrTooLarge, those of fn.
 func (s *Store) Write(ctx context.Context, fn func(tx *Tx) error) (revision int64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, maxWriting)
+	return s.transact(ctx, fn, true)
+}
+
+func (s *Store) transact(caller context.Context, fn func(tx *Tx) error, writes bool) (revision int64, err error) {
+	ctx, cancel := context.WithTimeout(caller, maxWriting)
 	defer cancel()
+	var seat seat
+	defer func() { seat.leave() }()
 	for attempt := range maxAttempts {
-		if err := pause(ctx, attempt); err != nil {
+		err := pause(ctx, attempt)
+		if err == nil && writes {
+			err = s.takeSeat(ctx, &seat, attempt)
+		}
+		switch {
+		case err != nil && caller.Err() == nil:
+			return 0, ErrConflict // ours was the time that is over, lost to others
+		case err != nil:
 			return 0, storeError("write", err)
 		}
 		tx := s.begin(ctx)
 		if err := fn(tx); errors.Is(err, errRetry) {
 			continue
+		} else if attempt > 0 && errors.Is(err, ErrUnavailable) && ctx.Err() != nil && caller.Err() == nil {
+			return 0, ErrConflict // the time was over while it read
 		} else if err != nil {
 			return 0, err
 		}
@@ -84,7 +101,7 @@ func (s *Store) Write(ctx context.Context, fn func(tx *Tx) error) (revision int6
 // Read runs fn on one consistent revision, which it returns. Its reads see every
 // write that was acknowledged before. fn must not write.
 func (s *Store) Read(ctx context.Context, fn func(tx *Tx) error) (revision int64, err error) {
-	return s.Write(ctx, func(tx *Tx) error {
+	return s.transact(ctx, func(tx *Tx) error {
 		if err := fn(tx); err != nil {
 			return err
 		}
@@ -92,12 +109,64 @@ func (s *Store) Read(ctx context.Context, fn func(tx *Tx) error) (revision int64
 			return errors.New("read the store: the transaction writes")
 		}
 		return nil
-	})
+	}, false)
+}
+
+// patience is how often a transaction is beaten before it asks to be alone.
+const patience = 4
+
+// seat is a transaction's place among those of this server that write. At first it is one of
+// many. Once beaten it waits for its turn among the beaten, so that a record
+// that many write is written by one after the other; beaten more than patience
+// allows, it waits until it is the only one, and has but the other servers to
+// fear. Nobody starves.
+type seat struct {
+	turn, among *semaphore.Weighted // what is held; nil: nothing
+	weight      int64               // of among
+}
+
+// everybody is more than there are transactions at one time.
+const everybody = 1 << 30
+
+func (s *Store) takeSeat(ctx context.Context, p *seat, attempt int) error {
+	if attempt == 1 {
+		p.leave() // or who wants to be alone would wait for who waits for a turn
+		if err := s.turns.Acquire(ctx, 1); err != nil {
+			return err
+		}
+		p.turn = s.turns
+	}
+	weight := int64(1)
+	if attempt > patience {
+		weight = everybody
+	}
+	if p.weight == weight {
+		return nil
+	}
+	if p.among != nil {
+		p.among.Release(p.weight)
+		p.among, p.weight = nil, 0
+	}
+	if err := s.writers.Acquire(ctx, weight); err != nil {
+		return err
+	}
+	p.among, p.weight = s.writers, weight
+	return nil
+}
+
+func (p *seat) leave() {
+	if p.among != nil {
+		p.among.Release(p.weight)
+	}
+	if p.turn != nil {
+		p.turn.Release(1)
+	}
+	*p = seat{}
 }
 
 func (s *Store) begin(ctx context.Context) *Tx {
 	return &Tx{
-		ctx: ctx, client: s.client, now: s.now().UTC(),
+		ctx: ctx, client: s.client, cache: s.cache, now: s.now().UTC(),
 		got:        map[string]*mvccpb.KeyValue{},
 		conditions: map[string]clientv3.Cmp{},
 		ops:        map[string]clientv3.Op{},
@@ -233,11 +302,11 @@ func (tx *Tx) Empty(name mesh.Name, kind mesh.Kind, parent string) (bool, error)
 	return true, nil
 }
 
-// list reads a collection. That nothing in it is made, changed or deleted
+// list reads a collection from a path in it on, all or as many as limit. That nothing in it is made, changed or deleted
 // becomes a condition: each of these writes a change record, so that one
 // comparison over those says it all.
-func (tx *Tx) list(path string) ([]*mvccpb.KeyValue, error) {
-	response, err := tx.get(dirRecord+path, clientv3.WithPrefix())
+func (tx *Tx) list(path, from string, limit int) ([]*mvccpb.KeyValue, error) {
+	response, err := tx.get(dirRecord+from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(dirRecord+path)), clientv3.WithLimit(int64(limit)))
 	if err != nil {
 		return nil, err
 	}

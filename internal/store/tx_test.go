@@ -462,3 +462,37 @@ func BenchmarkCreate64Writers(b *testing.B) {
 	})
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "creates/s")
 }
+
+// Pages are the list, cut: all of it once, in its order, and nothing beside it.
+func TestPagesAreTheList(t *testing.T) {
+	s := open(t, Config{})
+	near := mesh.Name{Owner: account, Mesh: "demo2"} // begins as demo does
+	for _, name := range []string{"a", "a-b", "a.b", "ab", "b", "z"} {
+		put(t, s, demo, nodeID(name), nodeSpec{})
+		put(t, s, near, nodeID(name), nodeSpec{})
+		put(t, s, demo, routeID(name), routeSpec{})
+		put(t, s, demo, mesh.ID{Kind: mesh.KindRoute, Parent: "r2", Name: name}, routeSpec{})
+	}
+	if _, err := s.Read(bounded(t), func(tx *Tx) error {
+		var want, got []mesh.ID
+		all, err := List[routeSpec](tx, demo, mesh.KindRoute, "r")
+		for _, r := range all {
+			want = append(want, r.ID)
+		}
+		for after := ""; err == nil; {
+			var page []*mesh.Record[routeSpec]
+			if page, err = Page[routeSpec](tx, demo, mesh.KindRoute, "r", after, 4); len(page) == 0 {
+				break
+			}
+			for _, r := range page {
+				got, after = append(got, r.ID), r.ID.Name
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" || len(want) != 6 {
+			t.Errorf("pages of 4 (-list +pages):\n%s", diff)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
