@@ -1,0 +1,95 @@
+package importer
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/tools/txtar"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// TestGolden compares what is read with what testdata/*.txtar says. An archive
+// has prose, which may have lines "option NAME=VALUE"; inputs, which are files of
+// any other name; "documents.yaml", what is written; and "report".
+func TestGolden(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no golden files: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			archive, err := txtar.ParseFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			inputs, options := readArchive(archive)
+			documents, report := imported(t, inputs, options)
+			wanted := 0
+			for i, f := range archive.Files {
+				got, ok := map[string]string{"documents.yaml": documents, "report": report}[f.Name]
+				if !ok {
+					continue
+				}
+				wanted++
+				if *update {
+					archive.Files[i].Data = []byte(got)
+				} else if diff := cmp.Diff(strings.Split(string(f.Data), "\n"), strings.Split(got, "\n")); diff != "" {
+					t.Errorf("%s (-want +got):\n%s", f.Name, diff)
+				}
+			}
+			if wanted != 2 {
+				t.Errorf("%s wants no documents or no report", file)
+			}
+			if *update {
+				if err := os.WriteFile(file, txtar.Format(archive), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func readArchive(archive *txtar.Archive) ([]Input, Options) {
+	options := Options{Parameters: map[string]string{}}
+	for line := range strings.Lines(string(archive.Comment)) {
+		setting, ok := strings.CutPrefix(strings.TrimSpace(line), "option ")
+		if !ok {
+			continue
+		}
+		name, value, _ := strings.Cut(setting, "=")
+		if name == "mesh" {
+			options.Mesh = value
+		} else {
+			options.Parameters[name] = value
+		}
+	}
+	var inputs []Input
+	for _, f := range archive.Files {
+		if f.Name != "documents.yaml" && f.Name != "report" {
+			inputs = append(inputs, Input{f.Name, f.Data})
+		}
+	}
+	return inputs, options
+}
+
+func imported(t *testing.T, inputs []Input, options Options) (documents, report string) {
+	t.Helper()
+	result, err := Read(inputs, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	written, err := YAML(result.Resources)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	if err := result.WriteReport(&b); err != nil {
+		t.Fatal(err)
+	}
+	return string(written), b.String()
+}
