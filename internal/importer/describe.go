@@ -20,11 +20,11 @@ func (s *session) describe(documents []document) {
 			if kind, ok := describable(m.name); ok && m.value.kind == object {
 				found++
 				s.described(kind, m.value, at, tags, d.place)
-			} else if listed(m.name) {
+			} else if m.name != "tags" && listed(m.name) {
 				found++
 				s.lost("", at, "a list has no specs: describe each resource of it")
 			} else if m.name != "tags" && m.name != "nextToken" && m.name != "ResponseMetadata" {
-				s.lost("", at, "is not known here")
+				s.unknown("", at)
 			}
 		}
 		if tags != nil && found != 1 {

@@ -58,7 +58,13 @@ func (s *session) kubernetes(documents []document) {
 			c.one(o)
 		case "VirtualRouter":
 			c.router(o)
-		case "BackendGroup": // in the nodes that use it
+		case "BackendGroup": // its services go to the nodes that use it
+			c.metadata(o, "")
+			spec := o.root.get("spec")
+			if spec == nil {
+				spec = &node{kind: object}
+			}
+			scope{s, "", spec, o.at.member("spec", spec)}.only("virtualservices", "meshRef")
 		default:
 			s.lost("", o.at, "there is no App Mesh resource %s", shorten(o.kind))
 		}
@@ -176,20 +182,25 @@ func (c *cluster) draft(o manifestObject, kind mesh.Kind) draft {
 		c.session.lost(name, o.at, "the virtual gateway is not known: set spec.virtualGatewayRef, {name, namespace}")
 		d.broken = true
 	}
-	metadata := o.root.get("metadata")
-	at := o.at.member("metadata", metadata)
-	scope{c.session, name, metadata, at}.only("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "finalizers", "ownerReferences", "selfLink", "labels", "annotations")
-	for _, member := range []string{"labels", "annotations"} {
-		for _, m := range metadata.get(member).sorted() {
-			if m.name != "kubectl.kubernetes.io/last-applied-configuration" {
-				c.session.note(name, at.member(member, nil).member(m.name, m.value), "is Kubernetes' and stays behind")
-			}
-		}
-	}
+	c.metadata(o, name)
 	if owner := o.root.at("spec", "meshOwner"); kind == mesh.KindMesh && owner != nil {
 		c.session.note(name, o.at.member("spec", nil).member("meshOwner", owner), "the mesh is shared: it is account %s's; only that account can make it", shorten(owner.str()))
 	}
 	return d
+}
+
+// metadata says of labels and annotations that they stay behind.
+func (c *cluster) metadata(o manifestObject, resource string) {
+	metadata := o.root.get("metadata")
+	at := o.at.member("metadata", metadata)
+	scope{c.session, resource, metadata, at}.only("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "finalizers", "ownerReferences", "selfLink", "labels", "annotations")
+	for _, member := range []string{"labels", "annotations"} {
+		for _, m := range metadata.get(member).sorted() {
+			if m.name != "kubectl.kubernetes.io/last-applied-configuration" {
+				c.session.note(resource, at.member(member, nil).member(m.name, m.value), "is Kubernetes' and stays behind")
+			}
+		}
+	}
 }
 
 // sorted are the members of an object; none of nil.
@@ -240,7 +251,7 @@ func (c *cluster) selects(spec *node, resource string, at place) {
 		switch {
 		case n == nil:
 		case selector == "podSelector":
-			c.session.lost(resource, at.member(selector, n), "which proxies are of a resource is decided by their credentials: fairlead proxy create-credentials makes them")
+			c.session.lost(resource, at.member(selector, n), "which proxies are of a resource is decided by their credentials: fairlead proxy credentials create makes them")
 		default:
 			c.session.note(resource, at.member(selector, n), "is not needed: every resource says itself which it belongs to")
 		}
@@ -337,6 +348,7 @@ func (c *cluster) withGroups(spec *node, o manifestObject, d *draft) *node {
 	name := resourceName(d.mesh, d.id)
 	for i, ref := range groups.items {
 		at := d.specAt.member("backendGroups", groups).item(i, ref)
+		scope{c.session, name, ref, at}.only("name", "namespace", "uid")
 		_, group := c.find("BackendGroup", ref, o)
 		if group == nil {
 			c.session.lost(name, at, "the backend group %s is not among the files", shorten(ref.get("name").str()))

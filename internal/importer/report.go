@@ -14,7 +14,7 @@ func (r *Result) WriteReport(w io.Writer) error {
 		fmt.Fprintf(&b, "  %s\n", name)
 	}
 	findings(&b, "Not carried over", r.Lost)
-	findings(&b, "Unsafe", r.Unsafe)
+	findings(&b, "Unsafe or broken", r.Unsafe)
 	findings(&b, "Notes", r.Notes)
 	list := func(title, why string, all []Need) {
 		if len(all) == 0 {
@@ -46,8 +46,11 @@ func findings(b *strings.Builder, title string, all []Finding) {
 	}
 	fmt.Fprintf(b, "\n%s: %d\n", title, len(all))
 	for _, f := range all {
-		fmt.Fprintf(b, "  %s\n", oneLine(strings.Trim(f.Resource+" ("+f.Source+")", " ")))
-		fmt.Fprintf(b, "    %s\n", oneLine(f.Message))
+		where := f.Resource
+		if f.Source != "" {
+			where += " (" + f.Source + ")"
+		}
+		fmt.Fprintf(b, "  %s\n    %s\n", oneLine(strings.TrimSpace(where)), oneLine(f.Message))
 	}
 }
 

@@ -105,9 +105,13 @@ func (c scope) only(names ...string) {
 			known = known || name == m.name
 		}
 		if !known && !m.value.empty() && !(m.value.kind == text && m.value.text == "") {
-			c.session.lost(c.resource, c.at.member(m.name, m.value), "is not known here")
+			c.session.unknown(c.resource, c.at.member(m.name, m.value))
 		}
 	}
+}
+
+func (s *session) unknown(resource string, at place) {
+	s.lost(resource, at, "nothing that is known here: it stays behind")
 }
 
 // tagsOf reads tags: a list of objects with a key and a value, whatever the

@@ -18,7 +18,7 @@ func (s *session) review() {
 	certificates, authorities, namespaces := map[string][]string{}, map[string][]string{}, map[string][]string{}
 	for _, view := range views(s.result.Resources) {
 		graph := mesh.Build(view)
-		r := reviewer{s, graph, s.sources(graph.Name)}
+		r := reviewer{s, graph, s.sources(graph.Name.Mesh)}
 		r.mesh()
 		for _, e := range graph.Sorted() {
 			r.endpoint(e)
@@ -38,35 +38,38 @@ func (s *session) review() {
 			}
 		}
 		for _, p := range graph.Problems {
-			s.note(r.name(p.ID), r.source(p.ID, p.Field), "%s", p.Message)
+			s.note(r.name(p.ID), r.source(p.ID.String(), p.Field), "%s", p.Message)
 		}
 	}
 	s.result.Certificates, s.result.Authorities, s.result.Namespaces = needs(certificates), needs(authorities), needs(namespaces)
 }
 
-// views are the resources as the records of their meshes.
+// views are the resources as the records of their meshes. A mesh has one name
+// here, whoever owns it: its owner leaves that out.
 func views(resources []manifest.Resource) []*mesh.View {
-	byName := map[mesh.Name]*mesh.View{}
+	byName := map[string]*mesh.View{}
 	var all []*mesh.View
 	for i := range resources {
-		name := mesh.Name{Owner: resources[i].MeshOwner, Mesh: resources[i].Mesh}
-		view := byName[name]
-		if view == nil {
-			view = &mesh.View{
-				Mesh:            &mesh.Record[appmesh.MeshSpec]{Mesh: name, ID: mesh.ID{Kind: mesh.KindMesh, Name: name.Mesh}, Spec: &appmesh.MeshSpec{}},
-				VirtualNodes:    map[string]*mesh.Record[appmesh.VirtualNodeSpec]{},
-				VirtualServices: map[string]*mesh.Record[appmesh.VirtualServiceSpec]{},
-				VirtualRouters:  map[string]*mesh.Record[appmesh.VirtualRouterSpec]{},
-				VirtualGateways: map[string]*mesh.Record[appmesh.VirtualGatewaySpec]{},
-				Routes:          map[mesh.ID]*mesh.Record[appmesh.RouteSpec]{},
-				GatewayRoutes:   map[mesh.ID]*mesh.Record[appmesh.GatewayRouteSpec]{},
-			}
-			byName[name] = view
-			all = append(all, view)
+		name := resources[i].Mesh
+		if byName[name] == nil {
+			byName[name] = emptyView(mesh.Name{Mesh: name})
+			all = append(all, byName[name])
 		}
-		put(view, name, &resources[i])
+		put(byName[name], byName[name].Mesh.Mesh, &resources[i])
 	}
 	return all
+}
+
+func emptyView(name mesh.Name) *mesh.View {
+	return &mesh.View{
+		Mesh:            &mesh.Record[appmesh.MeshSpec]{Mesh: name, ID: mesh.ID{Kind: mesh.KindMesh, Name: name.Mesh}, Spec: &appmesh.MeshSpec{}},
+		VirtualNodes:    map[string]*mesh.Record[appmesh.VirtualNodeSpec]{},
+		VirtualServices: map[string]*mesh.Record[appmesh.VirtualServiceSpec]{},
+		VirtualRouters:  map[string]*mesh.Record[appmesh.VirtualRouterSpec]{},
+		VirtualGateways: map[string]*mesh.Record[appmesh.VirtualGatewaySpec]{},
+		Routes:          map[mesh.ID]*mesh.Record[appmesh.RouteSpec]{},
+		GatewayRoutes:   map[mesh.ID]*mesh.Record[appmesh.GatewayRouteSpec]{},
+	}
 }
 
 func put(view *mesh.View, in mesh.Name, r *manifest.Resource) {
@@ -92,12 +95,12 @@ func record[S any](in mesh.Name, r *manifest.Resource, spec *S) *mesh.Record[S] 
 	return &mesh.Record[S]{Mesh: in, ID: r.ID, Spec: spec, Tags: r.Tags, Version: 1, Revision: 1}
 }
 
-// sources are where the resources of a mesh were read.
-func (s *session) sources(in mesh.Name) map[mesh.ID]string {
-	sources := map[mesh.ID]string{}
+// sources are where the resources of a mesh were read, by mesh.ID.String.
+func (s *session) sources(in string) map[string]string {
+	sources := map[string]string{}
 	for _, r := range s.result.Resources {
-		if r.Mesh == in.Mesh && r.MeshOwner == in.Owner {
-			sources[r.ID] = r.Source
+		if r.Mesh == in {
+			sources[r.ID.String()] = r.Source
 		}
 	}
 	return sources
@@ -107,20 +110,24 @@ func (s *session) sources(in mesh.Name) map[mesh.ID]string {
 type reviewer struct {
 	session *session
 	graph   *mesh.Graph
-	sources map[mesh.ID]string
+	sources map[string]string
 }
 
 func (r reviewer) name(id mesh.ID) string { return resourceName(r.graph.Name.Mesh, id) }
 
-// source is a field of a resource's spec, in the words of the API: the source
-// may have computed it.
-func (r reviewer) source(id mesh.ID, field string) place {
-	return place{file: cmp.Or(r.sources[id], r.name(id)) + ", " + field}
+// source is a field of a resource's spec. The field is in the words of the API:
+// the source may have others, or compute it.
+func (r reviewer) source(id, field string) place {
+	at := cmp.Or(r.sources[id], "mesh/"+r.graph.Name.Mesh+"/"+id)
+	if field != "" {
+		at += ", " + field
+	}
+	return place{file: at}
 }
 
 func (r reviewer) unsafe(id mesh.ID, field, format string, args ...any) {
 	s := r.session
-	s.result.Unsafe = add(s.result.Unsafe, r.name(id), r.source(id, field).file, format, args...)
+	s.result.Unsafe = add(s.result.Unsafe, r.name(id), r.source(id.String(), field).file, format, args...)
 }
 
 func (r reviewer) mesh() {
@@ -128,7 +135,7 @@ func (r reviewer) mesh() {
 	if r.graph.AllowAll {
 		r.unsafe(id, "spec.egressFilter.type", "ALLOW_ALL lets every node reach every address, in plaintext where no backend says otherwise; DROP_ALL lets it reach its backends only")
 	}
-	if _, there := r.sources[id]; !there {
+	if _, there := r.sources[id.String()]; !there {
 		r.session.note(r.name(id), place{}, "the mesh itself is not among the resources: it must be there before they are applied")
 	}
 }
@@ -182,13 +189,9 @@ func (r reviewer) edge(e *mesh.Edge) {
 	case tlspolicy.VerdictVerified, tlspolicy.VerdictMutual:
 		return
 	}
-	owner, field, _ := strings.Cut(e.Decision.Field, " ")
-	at := r.name(e.Client.ID)
-	if field != "" {
-		at = "mesh/" + r.graph.Name.Mesh + "/" + owner + ", " + field
-	}
+	id, field, _ := strings.Cut(e.Decision.Field, " ")
 	s := r.session
-	s.result.Unsafe = add(s.result.Unsafe, r.name(e.Client.ID), at, "calls %s port %d: %s. %s",
+	s.result.Unsafe = add(s.result.Unsafe, r.name(e.Client.ID), r.source(id, field).file, "calls %s port %d, %s: %s",
 		e.Server.ID, e.Listener.Port, e.Decision.Verdict, e.Decision.Reason)
 }
 

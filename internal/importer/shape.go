@@ -247,5 +247,8 @@ func plain(n *node) any {
 		}
 		return members
 	}
+	if n.kind == null {
+		return nil
+	}
 	return jsontext.Value(n.text)
 }

@@ -184,7 +184,7 @@ func (r *reader) jsonValue(depth int) (*node, error) {
 		for r.in.PeekKind() != ']' {
 			item, err := r.jsonValue(depth + 1)
 			if err != nil {
-				return nil, within(err)
+				return nil, err
 			}
 			n.items = append(n.items, item)
 		}
@@ -194,25 +194,17 @@ func (r *reader) jsonValue(depth int) (*node, error) {
 		for r.in.PeekKind() != '}' {
 			name, err := r.token()
 			if err != nil {
-				return nil, within(err)
+				return nil, err
 			}
 			m := member{name: name.String()}
 			if m.value, err = r.jsonValue(depth + 1); err != nil {
-				return nil, within(err)
+				return nil, err
 			}
 			n.members = append(n.members, m)
 		}
 		_, err = r.token()
 	}
-	return n, within(err)
-}
-
-// within turns the end of the file, in the middle of a value, into a fault.
-func within(err error) error {
-	if errors.Is(err, io.EOF) {
-		return errors.New("not valid JSON: the file ends within a value")
-	}
-	return err
+	return n, err
 }
 
 func (r *reader) yaml(data []byte) ([]*node, error) {
