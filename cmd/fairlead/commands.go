@@ -3,11 +3,13 @@ package main
 import "github.com/spf13/cobra"
 
 // otherCommands are those that live in files of their own beside the server's
-// and the operators': agent.go, redirect.go, demo.go.
+// and the operators': agent.go, redirect.go, demo.go,
+// import.go.
 func otherCommands() []*cobra.Command {
 	return []*cobra.Command{
 		newAgentCommand(),
 		newRedirectCommand(),
 		newDemoCommand(),
+		newImportCommand(),
 	}
 }

@@ -34,6 +34,9 @@ func Formats() []Format { return []Format{Describe, CloudFormation, Terraform, K
 type Input struct {
 	Name string // for messages
 	Data []byte
+	// Found says that nobody has named the file; it was in a folder. Then it need
+	// not be one of ours.
+	Found bool
 }
 
 // Options are what the files do not say themselves.
@@ -84,17 +87,14 @@ func Read(inputs []Input, options Options) (*Result, error) {
 	s := &session{options: options, result: &Result{}, first: map[string]place{}, skipped: map[string][]string{}, imported: map[string]bool{}}
 	var documents []document
 	for _, in := range inputs {
-		nodes, err := parse(in.Data)
-		if err != nil {
+		found, err := s.open(in)
+		switch {
+		case err != nil && in.Found:
+			s.lost("", place{file: in.Name}, "the file cannot be read: %v", err)
+		case err != nil:
 			return nil, fmt.Errorf("read %s: %w", in.Name, err)
 		}
-		for _, n := range nodes {
-			found, err := s.recognise(n, place{file: in.Name, line: n.line})
-			if err != nil {
-				return nil, err
-			}
-			documents = append(documents, found...)
-		}
+		documents = append(documents, found...)
 	}
 	s.describe(documents)
 	s.cloudFormation(documents)
@@ -106,6 +106,23 @@ func Read(inputs []Input, options Options) (*Result, error) {
 	return s.finish(), nil
 }
 
+// open reads the documents of a file.
+func (s *session) open(in Input) ([]document, error) {
+	nodes, err := parse(in.Data)
+	if err != nil {
+		return nil, err
+	}
+	var documents []document
+	for _, n := range nodes {
+		found, err := s.recognise(n, place{file: in.Name, line: n.line}, in.Found)
+		if err != nil {
+			return nil, err
+		}
+		documents = append(documents, found...)
+	}
+	return documents, nil
+}
+
 // document is a document of a known format.
 type document struct {
 	format Format
@@ -114,14 +131,14 @@ type document struct {
 }
 
 // recognise says what a document is. A list is several.
-func (s *session) recognise(n *node, at place) ([]document, error) {
+func (s *session) recognise(n *node, at place, orSkip bool) ([]document, error) {
 	if n.kind == list {
 		var documents []document
 		for i, item := range n.items {
 			if item.kind == list {
-				return nil, fmt.Errorf("read %s: a document must be an object, not a list", at.item(i, item))
+				return nil, fmt.Errorf("line %d: a document must be an object, not a list", item.line)
 			}
-			found, err := s.recognise(item, at.item(i, item))
+			found, err := s.recognise(item, at.item(i, item), orSkip)
 			if err != nil {
 				return nil, err
 			}
@@ -129,17 +146,20 @@ func (s *session) recognise(n *node, at place) ([]document, error) {
 		}
 		return documents, nil
 	}
-	if n.kind != object {
-		return nil, fmt.Errorf("read %s: a document must be an object, not %s", at, n.kind)
-	}
 	format := s.options.Format
 	if format == "" {
 		format = guess(n)
 	}
-	if format == "" {
-		return nil, fmt.Errorf("read %s: the document is none of %s; say which with --from", at, joinFormats())
+	switch {
+	case n.kind == object && format != "":
+		return []document{{format, n, at}}, nil
+	case orSkip:
+		s.skip("document of an unknown format", at)
+		return nil, nil
+	case n.kind != object:
+		return nil, fmt.Errorf("line %d: a document must be an object, not %s", n.line, n.kind)
 	}
-	return []document{{format, n, at}}, nil
+	return nil, fmt.Errorf("line %d: the document is none of %s; say which with --from", n.line, joinFormats())
 }
 
 func guess(n *node) Format {

@@ -71,7 +71,7 @@ func readArchive(archive *txtar.Archive) ([]Input, Options) {
 	var inputs []Input
 	for _, f := range archive.Files {
 		if f.Name != "documents.yaml" && f.Name != "report" {
-			inputs = append(inputs, Input{f.Name, f.Data})
+			inputs = append(inputs, Input{Name: f.Name, Data: f.Data})
 		}
 	}
 	return inputs, options
