@@ -148,8 +148,11 @@ func (t *template) names(logical string, kind mesh.Kind, d *draft) string {
 			d.owner = ""
 		}
 	}
-	if d.id.Name == "" {
+	if d.id.Name == "" { // for messages: a fault says so
 		d.id.Name = logical
+	}
+	if d.mesh == "" && kind == mesh.KindMesh {
+		d.mesh = logical
 	}
 	name := resourceName(d.mesh, d.id)
 	for _, attribute := range []string{"MeshName", "MeshOwner", "VirtualRouterName", "VirtualGatewayName", upper(string(kind)) + "Name"} {

@@ -84,7 +84,7 @@ type Result struct {
 // found. The error is a file that cannot be read at all; everything else is a
 // finding.
 func Read(inputs []Input, options Options) (*Result, error) {
-	s := &session{options: options, result: &Result{}, first: map[string]place{}, skipped: map[string][]string{}, imported: map[string]bool{}}
+	s := &session{options: options, result: &Result{Lost: []Finding{}, Unsafe: []Finding{}, Notes: []Finding{}, Carried: []string{}}, first: map[string]place{}, skipped: map[string][]string{}, imported: map[string]bool{}}
 	var documents []document
 	for _, in := range inputs {
 		found, err := s.open(in)
@@ -316,7 +316,7 @@ func resourceName(meshName string, id mesh.ID) string {
 
 // needs are names with who needs them, both in order and once.
 func needs(by map[string][]string) []Need {
-	var all []Need
+	all := []Need{}
 	for name, resources := range by {
 		slices.Sort(resources)
 		all = append(all, Need{name, slices.Compact(resources)})

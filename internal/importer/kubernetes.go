@@ -39,6 +39,7 @@ type cluster struct {
 	session *session
 	objects []manifestObject
 	index   map[manifestKey]int // into objects
+	sole    map[string]string   // by kind, the name of the only object; "": there are several
 }
 
 // manifestKey is what a reference means. A mesh is in no namespace.
@@ -46,7 +47,7 @@ type manifestKey struct{ kind, namespace, name string }
 
 // kubernetes reads manifests of the App Mesh controller for Kubernetes.
 func (s *session) kubernetes(documents []document) {
-	c := cluster{session: s, index: map[manifestKey]int{}}
+	c := cluster{session: s, index: map[manifestKey]int{}, sole: map[string]string{}}
 	for _, d := range documents {
 		if d.format == Kubernetes {
 			c.collect(d.root, d.place)
@@ -107,6 +108,11 @@ func (c *cluster) collect(n *node, at place) {
 	if _, twice := c.index[manifestKey{kind, o.namespace, o.name}]; !twice {
 		c.index[manifestKey{kind, o.namespace, o.name}] = len(c.objects)
 	}
+	if _, another := c.sole[kind]; another {
+		c.sole[kind] = ""
+	} else {
+		c.sole[kind] = o.awsName
+	}
 	c.objects = append(c.objects, o)
 }
 
@@ -146,21 +152,7 @@ func (c *cluster) meshOf(o manifestObject) string {
 	if c.session.options.Mesh != "" {
 		return c.session.options.Mesh
 	}
-	return c.only("Mesh")
-}
-
-// only is the name of the only object of a kind, or "".
-func (c *cluster) only(kind string) string {
-	name := ""
-	for _, o := range c.objects {
-		if o.kind == kind {
-			if name != "" {
-				return ""
-			}
-			name = o.awsName
-		}
-	}
-	return name
+	return c.sole["Mesh"]
 }
 
 // draft begins a resource, without its spec.
@@ -170,7 +162,7 @@ func (c *cluster) draft(o manifestObject, kind mesh.Kind) draft {
 		if ref := o.root.at("spec", "virtualGatewayRef"); ref != nil {
 			d.id.Parent, _ = c.find("VirtualGateway", ref, o)
 		} else {
-			d.id.Parent = c.only("VirtualGateway")
+			d.id.Parent = c.sole["VirtualGateway"]
 		}
 	}
 	name := resourceName(d.mesh, d.id)

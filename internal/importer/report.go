@@ -11,7 +11,7 @@ func (r *Result) WriteReport(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Carried over: %d\n", len(r.Carried))
 	for _, name := range r.Carried {
-		fmt.Fprintf(&b, "  %s\n", name)
+		fmt.Fprintf(&b, "  %s\n", oneLine(name))
 	}
 	findings(&b, "Not carried over", r.Lost)
 	findings(&b, "Unsafe or broken", r.Unsafe)
@@ -22,7 +22,7 @@ func (r *Result) WriteReport(w io.Writer) error {
 		}
 		fmt.Fprintf(&b, "\n%s: %d\n", title, len(all))
 		for _, n := range all {
-			fmt.Fprintf(&b, "  %s%s%s\n", n.Name, why, strings.Join(n.Resources, ", "))
+			fmt.Fprintf(&b, "  %s%s%s\n", oneLine(n.Name), why, oneLine(strings.Join(n.Resources, ", ")))
 		}
 	}
 	list("Certificates needed", "\n    by ", r.Certificates)
@@ -31,7 +31,7 @@ func (r *Result) WriteReport(w io.Writer) error {
 	if len(r.Skipped) > 0 {
 		b.WriteString("\nNot App Mesh's, and left alone:\n")
 		for _, n := range r.Skipped {
-			fmt.Fprintf(&b, "  %d %s\n", len(n.Resources), n.Name)
+			fmt.Fprintf(&b, "  %d %s\n", len(n.Resources), oneLine(n.Name))
 		}
 	}
 	if _, err := io.WriteString(w, b.String()); err != nil {

@@ -107,13 +107,15 @@ func (s *shaper) structure(n *node, t reflect.Type, at place, path string) *node
 	return out
 }
 
+var aboutTLS = regexp.MustCompile(`(^|\.)(tls|clientPolicy)(\.|$)`)
+
 // unknown says that a member has no place in the API. Where TLS is decided the
 // resource is not carried over without it: the rest could be weaker.
 func (s *shaper) unknown(m member, at place, path string) {
 	if s.blocks && (m.value.empty() || m.value.kind == text && m.value.text == "") {
 		return // Terraform writes down every attribute that there is, also without a value
 	}
-	if regexp.MustCompile(`(^|\.)(tls|clientPolicy)(\.|$)`).MatchString(path) {
+	if aboutTLS.MatchString(path) {
 		s.blame(at, "App Mesh's API has no such field, and TLS without it could be weaker")
 		return
 	}

@@ -47,6 +47,7 @@ type node struct {
 	line    int // from 1
 	items   []*node
 	members []member
+	index   map[string]*node // members by name, of an object with many; made when needed
 }
 
 type member struct {
@@ -56,8 +57,18 @@ type member struct {
 
 // get is the member of an object, or nil.
 func (n *node) get(name string) *node {
+	const many = 32
 	if n == nil {
 		return nil
+	}
+	if len(n.members) > many {
+		if len(n.index) != len(n.members) {
+			n.index = make(map[string]*node, len(n.members))
+			for _, m := range n.members {
+				n.index[m.name] = m.value
+			}
+		}
+		return n.index[name]
 	}
 	for i := range n.members {
 		if n.members[i].name == name {
@@ -294,6 +305,9 @@ func (r *reader) yamlMembers(n *node, y *yaml.Node, depth int) error {
 	for len(merges) > 0 { // <<: what is not given itself
 		merged := merges[0]
 		merges = append(merges[1:len(merges):len(merges)], merged.items...)
+		if merged.kind != object && merged.kind != list {
+			return fmt.Errorf("line %d: << must be followed by a mapping, or a list of them", merged.line)
+		}
 		for _, m := range merged.members {
 			if !seen[m.name] {
 				seen[m.name] = true
