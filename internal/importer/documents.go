@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
 	"sigs.k8s.io/yaml"
@@ -20,7 +21,7 @@ func YAML(resources []manifest.Resource) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if document, err = yaml.JSONToYAML(document); err != nil {
+		if document, err = yaml.JSONToYAML(escape(document)); err != nil {
 			return nil, fmt.Errorf("write %s: %w", resources[i].ID, err)
 		}
 		if i > 0 {
@@ -29,6 +30,20 @@ func YAML(resources []manifest.Resource) ([]byte, error) {
 		out = append(out, document...)
 	}
 	return out, nil
+}
+
+// escape writes the characters of a JSON text that JSON takes as they are and
+// YAML does not.
+func escape(document []byte) []byte {
+	out := make([]byte, 0, len(document))
+	for _, r := range string(document) {
+		if r >= 0x7f && r < 0xa0 || r == '\ufeff' || r == '\ufffe' || r == '\uffff' {
+			out = fmt.Appendf(out, `\u%04x`, r)
+		} else {
+			out = utf8.AppendRune(out, r)
+		}
+	}
+	return out
 }
 
 // JSON writes resources as YAML does, in a list.

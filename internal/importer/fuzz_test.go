@@ -5,9 +5,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
 
 	"github.com/fairlead/fairlead/internal/awsapi"
+	"github.com/fairlead/fairlead/internal/manifest"
 )
 
 // Whatever a file holds, reading it ends, and what is carried over is valid and
@@ -42,12 +44,7 @@ func fuzz(f *testing.F, format Format, archives ...string) {
 				t.Errorf("%s was carried over, but %v", r.ID, faults)
 			}
 		}
-		if _, err := YAML(result.Resources); err != nil {
-			t.Error(err)
-		}
-		if _, err := JSON(result.Resources); err != nil {
-			t.Error(err)
-		}
+		sameInBoth(t, result.Resources)
 		var report strings.Builder
 		if err := result.WriteReport(&report); err != nil {
 			t.Error(err)
@@ -56,6 +53,40 @@ func fuzz(f *testing.F, format Format, archives ...string) {
 			t.Error("the result contradicts itself")
 		}
 	})
+}
+
+// sameInBoth writes resources as YAML and as JSON and reads both.
+func sameInBoth(t *testing.T, resources []manifest.Resource) {
+	t.Helper()
+	asYAML, err := YAML(resources)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asJSON, err := JSON(resources)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(resources) == 0 {
+		return
+	}
+	documents, err := parse(asYAML)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, asYAML)
+	}
+	list, err := parse(asJSON)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var fromYAML, fromJSON []any
+	for _, n := range documents {
+		fromYAML = append(fromYAML, plain(n))
+	}
+	for _, n := range list[0].items {
+		fromJSON = append(fromJSON, plain(n))
+	}
+	if diff := cmp.Diff(fromJSON, fromYAML); diff != "" {
+		t.Errorf("YAML does not say what JSON says (-JSON +YAML):\n%s", diff)
+	}
 }
 
 // Small files that would write out to something huge are refused, soon.

@@ -7,8 +7,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-json-experiment/json"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
+
+	"github.com/fairlead/fairlead/api/appmesh"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -92,4 +95,37 @@ func imported(t *testing.T, inputs []Input, options Options) (documents, report 
 		t.Fatal(err)
 	}
 	return string(written), b.String()
+}
+
+// Texts that YAML or a terminal could take for something else arrive as they are.
+func TestOddTexts(t *testing.T) {
+	for _, odd := range []string{
+		"y", "no", "~", "null", "true", "0123", "0x10", "1e3", "1_000", "1:30", ".inf", "2024-01-01", "=", "<<", "!x", "&a", "*a", "a: b", "# c",
+		" x ", "-", "---", "two\nlines\n", "\t", "\u0001", "\u001b[31m", "\u007f", "\u0085", "\u2028", "\ufeff", "\uffff", "é", "😀", `"'\`, "${x}",
+	} {
+		encoded, err := json.Marshal(odd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := `{"route": {"meshName": "m", "virtualRouterName": "r", "routeName": "x", "spec": {"httpRoute": {"match": {"prefix": "/", "headers": [{"name": "h", "match": {"exact": ` +
+			string(encoded) + `}}]}, "action": {"weightedTargets": [{"virtualNode": "n", "weight": 1}]}}}}}`
+		result, err := Read([]Input{{Name: "in", Data: []byte(in)}}, Options{})
+		if err != nil || len(result.Resources) != 1 {
+			t.Errorf("%q: %v, %+v", odd, err, result)
+			continue
+		}
+		spec := result.Resources[0].Spec.(*appmesh.RouteSpec)
+		if got := *spec.HttpRoute.Match.Headers[0].Match.Exact; got != odd {
+			t.Errorf("%q arrived as %q", odd, got)
+		}
+		sameInBoth(t, result.Resources)
+	}
+	named := Result{Carried: []string{"mesh/\u001b[31m\nLost: 0"}, Lost: []Finding{{Message: "a\nb"}}}
+	var report strings.Builder
+	if err := named.WriteReport(&report); err != nil {
+		t.Fatal(err)
+	}
+	if text := report.String(); strings.Contains(text, "\u001b") || strings.Contains(text, "a\nb") || strings.Contains(text, "\nLost") {
+		t.Errorf("a name speaks for the report: %q", text)
+	}
 }

@@ -3,6 +3,7 @@ package importer
 import (
 	"errors"
 	"reflect"
+	"regexp"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -23,6 +24,8 @@ type draft struct {
 	broken      bool              // something of it has been blamed already
 }
 
+var account = regexp.MustCompile(`^[0-9]{12}$`)
+
 // add turns a draft into a resource, or says why that cannot be.
 func (s *session) add(d draft, in dialect) {
 	name := resourceName(d.mesh, d.id)
@@ -36,6 +39,9 @@ func (s *session) add(d draft, in dialect) {
 		if strings.ContainsAny(part, "/@") && d.id.Kind != mesh.KindVirtualService {
 			shape.blame(d.at, "a name must not contain / or @: %q", shorten(part))
 		}
+	}
+	if d.owner != "" && !account.MatchString(d.owner) {
+		shape.blame(d.at, "the owner of a mesh is an account of 12 digits, not %q", shorten(d.owner))
 	}
 	spec := manifest.NewSpec(d.id.Kind)
 	shaped := &node{kind: object}
