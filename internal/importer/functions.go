@@ -340,7 +340,7 @@ func (t *template) findInMap(v *node, line int) *node {
 	if found == nil {
 		return unknown(line, "the mapping %s has no %s.%s", shorten(args[0].str()), shorten(args[1].str()), shorten(args[2].str()))
 	}
-	return found
+	return t.eval(found) // so that its length counts
 }
 
 // importValue looks at what the templates export that are read together.

@@ -1,6 +1,7 @@
 package importer
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -131,4 +132,27 @@ func TestBombs(t *testing.T) {
 			t.Errorf("names of 2^40 letters were carried over, %v", err)
 		}
 	})
+}
+
+// References along references, and one long list in many places, end too.
+func TestReferencesHaveBounds(t *testing.T) {
+	var chain strings.Builder
+	chain.WriteString("Resources:\n")
+	for i := range 2 * maxCalls {
+		fmt.Fprintf(&chain, "  N%d: {Type: 'AWS::AppMesh::Mesh', Properties: {MeshName: !Sub '${N%d.MeshName}', Spec: {}}}\n", i, i+1)
+	}
+	result, err := Read([]Input{{Name: "in", Data: []byte(chain.String())}}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := fmt.Sprint(result.Lost); !strings.Contains(text, "nested more than 200 deep") {
+		t.Errorf("the chain was followed to its end: %.300s", text)
+	}
+
+	many := "Mappings: {A: {B: {C: [" + strings.TrimSuffix(strings.Repeat("x,", 10_000), ",") + "]}}}\n" +
+		"Resources: {N: {Type: 'AWS::AppMesh::VirtualNode', Properties: {MeshName: m, VirtualNodeName: n, Spec: {BackendDefaults: {ClientPolicy: {TLS: {Ports: [" +
+		strings.TrimSuffix(strings.Repeat("!FindInMap [A, B, C],", 1000), ",") + "]}}}}}}}\n"
+	if _, err := Read([]Input{{Name: "in", Data: []byte(many)}}, Options{}); err == nil || !strings.Contains(err.Error(), "write out to more than") {
+		t.Errorf("got %v", err)
+	}
 }
