@@ -149,9 +149,9 @@ func TestReferencesHaveBounds(t *testing.T) {
 		t.Errorf("the chain was followed to its end: %.300s", text)
 	}
 
-	many := "Mappings: {A: {B: {C: [" + strings.TrimSuffix(strings.Repeat("x,", 10_000), ",") + "]}}}\n" +
-		"Resources: {N: {Type: 'AWS::AppMesh::VirtualNode', Properties: {MeshName: m, VirtualNodeName: n, Spec: {BackendDefaults: {ClientPolicy: {TLS: {Ports: [" +
-		strings.TrimSuffix(strings.Repeat("!FindInMap [A, B, C],", 1000), ",") + "]}}}}}}}\n"
+	many := "Mappings: {A: {B: {C: [" + strings.Repeat("x, ", 10_000) + "x]}}}\n" +
+		"Resources: {N: {Type: 'AWS::AppMesh::VirtualNode', Properties: {MeshName: m, VirtualNodeName: n, Spec: {Backends: [" +
+		strings.Repeat("!Join ['', !FindInMap [A, B, C]], ", 1000) + "x]}}}}\n"
 	if _, err := Read([]Input{{Name: "in", Data: []byte(many)}}, Options{}); err == nil || !strings.Contains(err.Error(), "write out to more than") {
 		t.Errorf("got %v", err)
 	}
