@@ -86,6 +86,8 @@ var generators = []struct {
 	command string
 }{
 	{"api/appmesh", "go run ./internal/awsapi/gen -model internal/awsapi/gen/models/appmesh.json -package appmesh -out OUT"},
+	{"api/acm", "go run ./internal/awsapi/gen -model internal/awsapi/gen/models/acm.json -package acm -out OUT"},
+	{"api/acmpca", "go run ./internal/awsapi/gen -model internal/awsapi/gen/models/acm-pca.json -package acmpca -out OUT"},
 }
 
 // goPackage is what go list says of a package of this module.

@@ -1,11 +1,12 @@
 // Package api holds what the generated service packages below it share: the
-// shape of an operation, an exception and a timestamp, as the AWS service
-// models state them. It decides nothing and knows no HTTP.
+// shape of an operation, an exception, a timestamp and a secret, as the AWS
+// service models state them. It decides nothing and knows no HTTP.
 package api
 
 import (
 	"context"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 )
@@ -14,7 +15,7 @@ import (
 // interface S that implements it.
 type Operation[S any] struct {
 	Name   string   // as in IAM actions and SDKs: CreateMesh
-	Method string   // HTTP method
+	Method string   // HTTP method; empty: the operation is called by its target
 	URI    string   // path template, labels in braces
 	Errors []string // exception codes that the model lists
 
@@ -48,12 +49,18 @@ func (t Timestamp) MarshalJSON() ([]byte, error) {
 	return strconv.AppendFloat(nil, float64(t.UnixMilli())/1000, 'f', 3, 64), nil
 }
 
+// The years 1 and 9999 bound a Timestamp, in seconds since the Unix epoch.
+const firstSecond, lastSecond = -62135596800, 253402300799
+
 // UnmarshalJSON reads epoch seconds, to the millisecond.
 func (t *Timestamp) UnmarshalJSON(b []byte) error {
 	seconds, err := strconv.ParseFloat(string(b), 64)
 	if err != nil {
 		return fmt.Errorf("timestamp %q is not a number of seconds", b)
 	}
-	t.Time = time.UnixMilli(int64(seconds*1000 + 0.5)).UTC()
+	if !(firstSecond <= seconds && seconds <= lastSecond) {
+		return fmt.Errorf("timestamp %q is not within the years 1 to 9999", b)
+	}
+	t.Time = time.UnixMilli(int64(math.Round(seconds * 1000))).UTC()
 	return nil
 }

@@ -5,6 +5,8 @@
 // Usage: gen -model models/appmesh.json -package appmesh -out ../../../api/appmesh
 //
 //go:generate go run . -model models/appmesh.json -package appmesh -out ../../../api/appmesh
+//go:generate go run . -model models/acm.json -package acm -out ../../../api/acm
+//go:generate go run . -model models/acm-pca.json -package acmpca -out ../../../api/acmpca
 package main
 
 import (
@@ -17,35 +19,45 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"sort"
 	"strings"
 )
 
+// What a model may say. Members that mean nothing to a server (contexts of
+// endpoint rules, deprecations, what may be retried) are here to be known.
 type model struct {
 	Metadata struct {
-		APIVersion      string `json:"apiVersion"`
-		ServiceFullName string `json:"serviceFullName"`
-		ServiceID       string `json:"serviceId"`
-		SigningName     string `json:"signingName"`
-		EndpointPrefix  string `json:"endpointPrefix"`
-		JSONVersion     string `json:"jsonVersion"`
-		Protocol        string `json:"protocol"`
-		Signature       string `json:"signatureVersion"`
-		UID             string `json:"uid"`
+		APIVersion      string   `json:"apiVersion"`
+		Auth            []string `json:"auth"`
+		ServiceAbbrev   string   `json:"serviceAbbreviation"`
+		ServiceFullName string   `json:"serviceFullName"`
+		ServiceID       string   `json:"serviceId"`
+		SigningName     string   `json:"signingName"`
+		EndpointPrefix  string   `json:"endpointPrefix"`
+		JSONVersion     string   `json:"jsonVersion"`
+		Protocol        string   `json:"protocol"`
+		Protocols       []string `json:"protocols"`
+		Signature       string   `json:"signatureVersion"`
+		TargetPrefix    string   `json:"targetPrefix"`
+		UID             string   `json:"uid"`
 	} `json:"metadata"`
-	Operations map[string]operation `json:"operations"`
-	Shapes     map[string]shape     `json:"shapes"`
-	Version    string               `json:"version"`
+	ClientContext json.RawMessage      `json:"clientContextParams"`
+	Operations    map[string]operation `json:"operations"`
+	Shapes        map[string]shape     `json:"shapes"`
+	Version       string               `json:"version"`
 }
 
 type operation struct {
-	Name       string      `json:"name"`
-	HTTP       binding     `json:"http"`
-	Idempotent bool        `json:"idempotent"`
-	Input      reference   `json:"input"`
-	Output     reference   `json:"output"`
-	Errors     []reference `json:"errors"`
+	Name          string          `json:"name"`
+	HTTP          binding         `json:"http"`
+	Idempotent    bool            `json:"idempotent"`
+	ReadOnly      bool            `json:"readonly"`
+	Input         reference       `json:"input"`  // without a shape: none
+	Output        reference       `json:"output"` // without a shape: none
+	Errors        []reference     `json:"errors"`
+	StaticContext json.RawMessage `json:"staticContextParams"`
 }
 
 type binding struct {
@@ -59,6 +71,14 @@ type reference struct {
 	Location         string `json:"location"`
 	LocationName     string `json:"locationName"`
 	IdempotencyToken bool   `json:"idempotencyToken"`
+	Box              bool   `json:"box"`
+	deprecation
+}
+
+type deprecation struct {
+	Deprecated        bool   `json:"deprecated"`
+	DeprecatedMessage string `json:"deprecatedMessage"`
+	DeprecatedSince   string `json:"deprecatedSince"`
 }
 
 type shape struct {
@@ -75,6 +95,7 @@ type shape struct {
 	Box       bool                 `json:"box"`
 	Exception bool                 `json:"exception"`
 	Fault     bool                 `json:"fault"`
+	Sensitive bool                 `json:"sensitive"`
 	Error     *struct {
 		HTTPStatusCode int  `json:"httpStatusCode"`
 		SenderFault    bool `json:"senderFault"`
@@ -82,11 +103,26 @@ type shape struct {
 	Retryable *struct {
 		Throttling bool `json:"throttling"`
 	} `json:"retryable"`
+	deprecation
 }
 
 // pointers are the exceptions to goType's rule: required strings whose empty
 // value is legal. A dead entry fails the build.
-var pointers = map[string]bool{"TagRef.value": true}
+var pointers = map[string]bool{
+	"TagRef.value":           true,
+	"EdiPartyName.PartyName": true,
+	"OtherName.Value":        true,
+	"Qualifier.CpsUri":       true,
+}
+
+// patterns are what RE2 cannot read, said so that it can; by shape. A dead entry
+// fails the build, and so does one whose model has changed.
+var patterns = map[string]struct{ model, ours string }{
+	"DomainNameString": { // labels that start with no hyphen; the last has two characters or more
+		`(\*\.)?(((?!-)[A-Za-z0-9-]{0,62}[A-Za-z0-9])\.)+((?!-)[A-Za-z0-9-]{1,62}[A-Za-z0-9])`,
+		`(\*\.)?([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z0-9][A-Za-z0-9-]{0,61}[A-Za-z0-9]`,
+	},
+}
 
 type generator struct {
 	model
@@ -138,7 +174,7 @@ func generate(raw []byte, modelName, pkg string) (map[string][]byte, error) {
 		}
 		files[name] = source
 	}
-	for name := range pointers {
+	for _, name := range append(sorted(pointers), sorted(patterns)...) {
 		if _, mine := g.Shapes[strings.Split(name, ".")[0]]; mine && !g.used[name] {
 			return nil, fmt.Errorf("the exception %s is dead", name)
 		}
@@ -169,7 +205,7 @@ func export(name string) string {
 
 func (g *generator) types() {
 	g.printf("package %s\n\n", g.pkg)
-	if g.usesTimestamp() {
+	if g.usesAPI() {
 		g.printf("import \"github.com/fairlead/fairlead/api\"\n\n")
 	}
 	for _, name := range sorted(g.Shapes) {
@@ -184,9 +220,9 @@ func (g *generator) types() {
 	}
 }
 
-func (g *generator) usesTimestamp() bool {
+func (g *generator) usesAPI() bool {
 	for _, s := range g.Shapes {
-		if s.Type == "timestamp" {
+		if s.Type == "timestamp" || s.Sensitive {
 			return true
 		}
 	}
@@ -235,6 +271,7 @@ func (g *generator) structure(name string, s shape) {
 // goType keeps an absent member apart from a zero one: whatever is optional is
 // a pointer, and so is a required number whose zero value is legal. Required
 // strings are plain: none of them may be empty, but for the listed exceptions.
+// Lists, blobs, timestamps and secrets can be absent as they are.
 func (g *generator) goType(structure, member string, required bool) string {
 	target := g.Shapes[structure].Members[member].Shape
 	s := g.Shapes[target]
@@ -243,15 +280,16 @@ func (g *generator) goType(structure, member string, required bool) string {
 	switch s.Type {
 	case "structure":
 		return "*" + base
-	case "list":
-		return base
-	case "timestamp":
+	case "list", "blob", "timestamp":
 		return base
 	case "integer", "long":
 		if required && s.Min != nil && *s.Min > 0 {
 			return base
 		}
 	case "string":
+		if s.Sensitive {
+			return base
+		}
 		if pointers[key] {
 			g.used[key] = true
 		} else if required {
@@ -267,8 +305,19 @@ func (g *generator) element(target string) string {
 	case "structure":
 		return target
 	case "list":
+		if s.Sensitive {
+			return "[]api.Secret"
+		}
 		return "[]" + g.element(s.Member.Shape)
+	case "blob":
+		if s.Sensitive {
+			return "api.SecretBlob"
+		}
+		return "[]byte"
 	case "string":
+		if s.Sensitive {
+			return "api.Secret"
+		}
 		if len(s.Enum) > 0 {
 			return target
 		}
@@ -313,15 +362,15 @@ func (g *generator) tags(s shape, member string, required bool) string {
 	if required {
 		tag("required", "true")
 	}
-	target := g.Shapes[ref.Shape]
-	g.constraints(target, "", tag)
-	if target.Type == "list" {
-		g.constraints(g.Shapes[target.Member.Shape], "each-", tag)
+	g.constraints(ref.Shape, "", tag)
+	if target := g.Shapes[ref.Shape]; target.Type == "list" {
+		g.constraints(target.Member.Shape, "each-", tag)
 	}
 	return strings.Join(tags, " ")
 }
 
-func (g *generator) constraints(s shape, prefix string, tag func(key, value string)) {
+func (g *generator) constraints(name, prefix string, tag func(key, value string)) {
+	s := g.Shapes[name]
 	if s.Min != nil {
 		tag(prefix+"min", fmt.Sprint(*s.Min))
 	}
@@ -329,40 +378,97 @@ func (g *generator) constraints(s shape, prefix string, tag func(key, value stri
 		tag(prefix+"max", fmt.Sprint(*s.Max))
 	}
 	if s.Pattern != "" {
-		tag(prefix+"pattern", s.Pattern)
+		tag(prefix+"pattern", g.pattern(name, s.Pattern))
 	}
+}
+
+// codeUnit is how models write a character by its number, which RE2 writes in
+// another way.
+var codeUnit = regexp.MustCompile(`\\u([0-9A-Fa-f]{4})`)
+
+// pattern writes a pattern for RE2. A model means the whole string, whether or
+// not it has anchors.
+func (g *generator) pattern(name, pattern string) string {
+	if exception, ok := patterns[name]; ok && exception.model == pattern {
+		g.used[name], pattern = true, exception.ours
+	}
+	pattern = codeUnit.ReplaceAllString(pattern, `\x{$1}`)
+	if !strings.HasPrefix(pattern, "^") || !strings.HasSuffix(pattern, "$") {
+		if strings.Contains(pattern, "|") {
+			pattern = "(?:" + pattern + ")"
+		}
+		pattern = "^" + pattern + "$"
+	}
+	if _, err := regexp.Compile(pattern); err != nil {
+		log.Fatalf("shape %s: %v; add it to the table of patterns", name, err)
+	}
+	return pattern
 }
 
 func (g *generator) service() {
 	g.printf("// Package %s is the API of %s, version %s: its types, exceptions and operations.\npackage %s\n\n", g.pkg, g.Metadata.ServiceFullName, g.Metadata.APIVersion, g.pkg)
 	g.printf("import (\n\"context\"\n\n\"github.com/fairlead/fairlead/api\"\n)\n\n")
 	g.printf("// SigningName is the service in the credential scope of a signed request.\nconst SigningName = %q\n\n", g.Metadata.SigningName)
+	if g.Metadata.TargetPrefix != "" {
+		g.printf("// TargetPrefix is the service in the name of an operation on the wire: %s.%s.\nconst TargetPrefix = %q\n\n", g.Metadata.TargetPrefix, sorted(g.Operations)[0], g.Metadata.TargetPrefix)
+	}
 	for _, name := range sorted(g.Shapes) {
-		s := g.Shapes[name]
-		if !s.Exception {
-			continue
+		if s := g.Shapes[name]; s.Exception {
+			status := s.status()
+			g.printf("// New%s makes the exception of that name (HTTP %d).\nfunc New%s(format string, args ...any) *api.Exception {\nreturn api.Exceptionf(%q, %d, format, args...)\n}\n\n", name, status, name, name, status)
 		}
-		status := 500
-		if s.Error != nil {
-			status = s.Error.HTTPStatusCode
-		}
-		g.printf("// New%s makes the exception of that name (HTTP %d).\nfunc New%s(format string, args ...any) *api.Exception {\nreturn api.Exceptionf(%q, %d, format, args...)\n}\n\n", name, status, name, name, status)
 	}
 	g.printf("// Service is what an implementation of the API provides.\ntype Service interface {\n")
 	for _, name := range sorted(g.Operations) {
 		op := g.Operations[name]
-		g.printf("%s(context.Context, *%s) (*%s, error)\n", name, op.Input.Shape, op.Output.Shape)
+		parameter, results := "", "error"
+		if op.Input.Shape != "" {
+			parameter = ", *" + op.Input.Shape
+		}
+		if op.Output.Shape != "" {
+			results = "(*" + op.Output.Shape + ", error)"
+		}
+		g.printf("%s(context.Context%s) %s\n", name, parameter, results)
 	}
 	g.printf("}\n\n// Operations binds every operation of the model to a Service.\nvar Operations = []api.Operation[Service]{\n")
 	for _, name := range sorted(g.Operations) {
-		op := g.Operations[name]
-		var errs []string
-		for _, e := range op.Errors {
-			errs = append(errs, fmt.Sprintf("%q", e.Shape))
-		}
-		sort.Strings(errs)
-		g.printf("{Name: %q, Method: %q, URI: %q, Errors: []string{%s},\nNew: func() any { return new(%s) },\nCall: func(ctx context.Context, s Service, in any) (any, error) { return s.%s(ctx, in.(*%s)) }},\n",
-			name, op.HTTP.Method, op.HTTP.RequestURI, strings.Join(errs, ", "), op.Input.Shape, name, op.Input.Shape)
+		g.operation(name, g.Operations[name])
 	}
 	g.printf("}\n")
+}
+
+// status is the HTTP status of an exception. The protocols that know no other
+// tell the caller's faults from the server's.
+func (s shape) status() int {
+	switch {
+	case s.Error != nil:
+		return s.Error.HTTPStatusCode
+	case s.Fault:
+		return 500
+	}
+	return 400
+}
+
+func (g *generator) operation(name string, op operation) {
+	g.printf("{Name: %q, ", name)
+	if g.Metadata.TargetPrefix == "" {
+		g.printf("Method: %q, URI: %q, ", op.HTTP.Method, op.HTTP.RequestURI)
+	} else if op.HTTP != (binding{Method: "POST", RequestURI: "/"}) {
+		log.Fatalf("operation %s is not at POST /", name)
+	}
+	var errs []string
+	for _, e := range op.Errors {
+		errs = append(errs, fmt.Sprintf("%q", e.Shape))
+	}
+	sort.Strings(errs)
+	input, in, argument := "struct{}", "_", ""
+	if op.Input.Shape != "" {
+		input, in, argument = op.Input.Shape, "in", ", in.(*"+op.Input.Shape+")"
+	}
+	call := fmt.Sprintf("s.%s(ctx%s)", name, argument)
+	if op.Output.Shape == "" {
+		call = "nil, " + call
+	}
+	g.printf("Errors: []string{%s},\nNew: func() any { return new(%s) },\nCall: func(ctx context.Context, s Service, %s any) (any, error) { return %s }},\n",
+		strings.Join(errs, ", "), input, in, call)
 }
