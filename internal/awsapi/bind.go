@@ -1,12 +1,9 @@
 package awsapi
 
 import (
-	"encoding/xml"
 	"reflect"
 	"strconv"
 	"unicode/utf8"
-
-	"github.com/go-json-experiment/json"
 )
 
 // decode fills an operation's input from the path, the query and the body and
@@ -97,22 +94,6 @@ func payloadOf(out any) any {
 		return v.Elem().Field(f.index).Interface()
 	}
 	return out
-}
-
-// encode writes an answer's body as the protocol has it.
-func (p protocol) encode(out any) ([]byte, error) {
-	if p == formQuery {
-		return xml.Marshal(out)
-	}
-	return encode(out)
-}
-
-// encode writes an answer's body in JSON. Nothing is written as {}.
-func encode(out any) ([]byte, error) {
-	if v := reflect.ValueOf(out); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
-		return []byte("{}"), nil
-	}
-	return json.Marshal(out)
 }
 
 func formatInt(n int64) string { return strconv.FormatInt(n, 10) }

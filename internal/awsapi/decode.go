@@ -1,19 +1,21 @@
 package awsapi
 
 import (
-	"bytes"
-	"errors"
+	"encoding/base64"
 	"fmt"
-	"io"
 	"reflect"
 	"strconv"
 	"strings"
 
-	"github.com/go-json-experiment/json/jsontext"
+	"github.com/fairlead/fairlead/api"
 )
 
 // maxDepth bounds nesting, well above what any specification needs.
 const maxDepth = 64
+
+// maxItems bounds the items of all lists of a document together, well above what
+// any operation takes: an item of two bytes may cost a hundred in memory.
+const maxItems = 20000
 
 // Decode reads one JSON document into v, a pointer to a structure with the tags
 // of the generated types. It is strict: names are matched exactly and an
@@ -46,86 +48,44 @@ func decode(data []byte, v any) (Faults, bool) {
 	if fault, bad := checkSyntax(data); bad {
 		return Faults{fault}, false
 	}
-	d := decoder{in: jsontext.NewDecoder(bytes.NewReader(data))}
-	if kind := d.in.PeekKind(); kind != '{' {
-		return Faults{{Message: "must be a JSON object, not " + kindName(kind)}}, false
+	d := decoder{in: newJSONDocument(data), whole: "a JSON object", bytes: textKind, times: numberKind}
+	return d.decode(v)
+}
+
+// decodeCBOR is decode for a document in CBOR.
+func decodeCBOR(data []byte, v any) (Faults, bool) {
+	if err := checkCBOR(data); err != nil {
+		return Faults{{Message: err.Error()}}, false
+	}
+	d := decoder{in: &cborDocument{data: data}, whole: "a CBOR map", bytes: bytesKind, times: timeKind}
+	return d.decode(v)
+}
+
+// decoder reads a document whose syntax is known to be good.
+type decoder struct {
+	in    document
+	whole string // what a document is
+	bytes kind   // how bytes travel: base64 in a string or as they are
+	times kind   // how times travel
+	items int    // of lists, so far
+	faultList
+}
+
+func (d *decoder) decode(v any) (Faults, bool) {
+	if kind := d.in.peek(); kind != objectKind {
+		return Faults{{Message: fmt.Sprintf("must be %s, not %s", d.whole, kind)}}, false
 	}
 	d.value(reflect.ValueOf(v).Elem(), "")
 	return d.faults, true
 }
 
-// checkSyntax reads the whole document before any of it is used, so that the
-// meaning of a prefix is never taken.
-func checkSyntax(data []byte) (Fault, bool) {
-	in := jsontext.NewDecoder(bytes.NewReader(data))
-	for first := true; ; first = false {
-		token, err := in.ReadToken()
-		switch {
-		case errors.Is(err, io.EOF) && first:
-			return Fault{Message: "is empty"}, true
-		case errors.Is(err, io.EOF) && in.StackDepth() == 0:
-			return Fault{}, false
-		case err != nil:
-			return syntaxFault(err), true
-		case in.StackDepth() > maxDepth:
-			return Fault{Message: fmt.Sprintf("is nested more than %d levels deep", maxDepth)}, true
-		case token.Kind() == '"' && strings.ContainsRune(token.String(), 0):
-			return Fault{Path: pointerPath(in.StackPointer()), Message: "must not contain a NUL character"}, true
-		}
-		if in.StackDepth() == 0 {
-			if _, err := in.ReadToken(); !errors.Is(err, io.EOF) {
-				return Fault{Message: "has something behind the end of its JSON document"}, true
-			}
-			return Fault{}, false
-		}
-	}
-}
-
-func syntaxFault(err error) Fault {
-	syntax, ok := errors.AsType[*jsontext.SyntacticError](err)
-	if !ok {
-		return Fault{Message: "is not valid JSON: " + err.Error()}
-	}
-	path := pointerPath(syntax.JSONPointer)
-	if errors.Is(syntax.Err, jsontext.ErrDuplicateName) && path != "" {
-		return Fault{Path: path, Message: "is given twice"}
-	}
-	where := ""
-	if path != "" {
-		where = " within " + path
-	}
-	return Fault{Message: fmt.Sprintf("is not valid JSON: %v%s after byte %d", syntax.Err, where, syntax.ByteOffset)}
-}
-
-// pointerPath writes a JSON pointer as the paths of faults are written.
-func pointerPath(pointer jsontext.Pointer) string {
-	path := ""
-	for token := range pointer.Tokens() {
-		if i, err := strconv.Atoi(token); err == nil && path != "" {
-			path = item(path, i)
-		} else {
-			path = join(path, shorten(token))
-		}
-	}
-	return path
-}
-
-// decoder reads a document whose syntax is known to be good.
-type decoder struct {
-	in *jsontext.Decoder
-	faultList
-}
-
 func (d *decoder) value(v reflect.Value, path string) {
-	if v.CanAddr() && v.Kind() == reflect.Struct {
-		if scalar, ok := v.Addr().Interface().(jsonUnmarshaler); ok {
-			d.scalar(scalar, path)
-			return
-		}
+	kind := d.in.peek()
+	if kind == nullKind { // absent
+		d.in.skip()
+		return
 	}
-	kind := d.in.PeekKind()
-	if kind == 'n' { // absent
-		d.skip()
+	if v.CanAddr() && v.Kind() == reflect.Struct && d.scalar(v, kind, path) {
 		return
 	}
 	switch v.Kind() {
@@ -135,20 +95,27 @@ func (d *decoder) value(v reflect.Value, path string) {
 	case reflect.Struct:
 		d.structure(v, path)
 	case reflect.Slice:
+		if isBlob(v.Type()) {
+			if content, ok := d.blob(path); ok {
+				v.SetBytes(content)
+			}
+			return
+		}
 		d.list(v, path)
 	case reflect.Map:
 		d.mapping(v, path)
 	case reflect.String:
-		if token, ok := d.token(kind, '"', path); ok {
-			v.SetString(token.String())
+		if kind != textKind {
+			d.mismatch(path, "a string")
+			return
 		}
+		v.SetString(d.in.next().text)
 	case reflect.Bool:
-		if kind != 't' && kind != 'f' {
+		if kind != boolKind {
 			d.mismatch(path, "true or false")
 			return
 		}
-		token, _ := d.in.ReadToken()
-		v.SetBool(token.Bool())
+		v.SetBool(d.in.next().yes)
 	case reflect.Int64, reflect.Int:
 		d.integer(v, kind, path)
 	default:
@@ -156,55 +123,76 @@ func (d *decoder) value(v reflect.Value, path string) {
 	}
 }
 
-// token reads a scalar of the wanted kind.
-func (d *decoder) token(got, want jsontext.Kind, path string) (jsontext.Token, bool) {
-	if got != want {
-		d.mismatch(path, kindName(want))
-		return jsontext.Token{}, false
+// scalar reads a structure that is a scalar on the wire; false: it is none.
+func (d *decoder) scalar(v reflect.Value, kind kind, path string) bool {
+	switch target := v.Addr().Interface().(type) {
+	case *api.Secret:
+		if kind != textKind {
+			d.hiddenMismatch(path, textKind)
+			return true
+		}
+		*target = api.NewSecret(d.in.next().text)
+	case *api.SecretBlob:
+		if content, ok := d.blob(path); ok {
+			*target = api.NewSecretBlob(content)
+		}
+	case jsonUnmarshaler:
+		if kind != d.times {
+			d.mismatch(path, d.times.String())
+			return true
+		}
+		text := d.in.next().text
+		if err := target.UnmarshalJSON([]byte(text)); err != nil {
+			d.add(path, shorten(text), "cannot be read: %v", err)
+		}
+	default:
+		return false
 	}
-	token, err := d.in.ReadToken()
-	return token, err == nil
+	return true
+}
+
+// blob reads bytes, which may be a secret: no fault shows them.
+func (d *decoder) blob(path string) ([]byte, bool) {
+	if d.in.peek() != d.bytes {
+		d.hiddenMismatch(path, d.bytes)
+		return nil, false
+	}
+	text := d.in.next().text
+	if d.bytes == bytesKind {
+		return []byte(text), true
+	}
+	content, err := base64.StdEncoding.Strict().DecodeString(text)
+	if err != nil || strings.ContainsAny(text, "\r\n") {
+		d.add(path, "", "must be bytes in base64")
+		return nil, false
+	}
+	return content, true
 }
 
 // mismatch blames a value of the wrong kind and skips it.
 func (d *decoder) mismatch(path, want string) {
-	raw := d.skip()
-	got := kindName(raw.Kind())
-	if raw.Kind() == '"' || raw.Kind() == '0' {
-		got += " " + shorten(string(raw))
+	kind := d.in.peek()
+	shown := shorten(d.in.skip())
+	got := kind.String()
+	if kind == textKind || kind == numberKind {
+		got += " " + shown
 	}
-	d.add(path, shorten(string(raw)), "must be %s, not %s", want, got)
+	d.add(path, shown, "must be %s, not %s", want, got)
 }
 
-func (d *decoder) skip() jsontext.Value {
-	raw, err := d.in.ReadValue()
-	if err != nil { // the syntax was checked: not reached
-		d.add("", "", "is not valid JSON: %v", err)
-	}
-	return raw
+// hiddenMismatch is mismatch for what may be a secret: it does not show the value.
+func (d *decoder) hiddenMismatch(path string, want kind) {
+	kind := d.in.peek()
+	d.in.skip()
+	d.add(path, "", "must be %s, not %s", want, kind)
 }
 
-func (d *decoder) scalar(v jsonUnmarshaler, path string) {
-	if d.in.PeekKind() == 'n' {
-		d.skip()
-		return
-	}
-	raw := d.skip()
-	if err := v.UnmarshalJSON(raw); err != nil {
-		d.add(path, shorten(string(raw)), "cannot be read: %v", err)
-	}
-}
-
-func (d *decoder) integer(v reflect.Value, kind jsontext.Kind, path string) {
-	if kind != '0' {
+func (d *decoder) integer(v reflect.Value, kind kind, path string) {
+	if kind != numberKind {
 		d.mismatch(path, "an integer")
 		return
 	}
-	token, err := d.in.ReadToken()
-	if err != nil {
-		return
-	}
-	text := token.String()
+	text := d.in.next().text
 	n, err := strconv.ParseInt(text, 10, 64)
 	switch {
 	case strings.ContainsAny(text, ".eE"):
@@ -217,43 +205,39 @@ func (d *decoder) integer(v reflect.Value, kind jsontext.Kind, path string) {
 }
 
 func (d *decoder) structure(v reflect.Value, path string) {
-	if d.in.PeekKind() != '{' {
-		d.mismatch(path, kindName('{'))
+	if d.in.peek() != objectKind {
+		d.mismatch(path, "an object")
 		return
 	}
 	plan := planOf(v.Type())
+	seen := make([]bool, v.NumField())
 	d.members(func(name string) {
 		f, known := plan.body[name]
-		if !known {
-			raw := d.skip()
-			d.add(join(path, shorten(name)), shorten(string(raw)), "is not a known field%s", plan.hint(name))
-			return
+		switch {
+		case !known:
+			shown := d.in.skip()
+			if d.full() { // a hint takes its time
+				return
+			}
+			d.add(join(path, shorten(name)), shorten(shown), "is not a known field%s", plan.hint(name))
+		case seen[f.index]:
+			d.in.skip()
+			d.add(join(path, name), "", "is given twice")
+		default:
+			seen[f.index] = true
+			d.value(v.Field(f.index), join(path, name))
 		}
-		d.value(v.Field(f.index), join(path, name))
 	})
 }
 
 // members calls read with each name of the object that comes next; read must
 // consume the value.
 func (d *decoder) members(read func(name string)) {
-	if _, err := d.in.ReadToken(); err != nil {
-		return
+	d.in.next()
+	for d.in.peek() != endKind {
+		read(d.in.next().text)
 	}
-	for d.in.PeekKind() == '"' {
-		name, err := d.in.ReadToken()
-		if err != nil {
-			return
-		}
-		read(name.String())
-	}
-	d.end()
-}
-
-// end reads the bracket that PeekKind has just seen.
-func (d *decoder) end() {
-	if _, err := d.in.ReadToken(); err != nil { // the syntax was checked: not reached
-		d.add("", "", "is not valid JSON: %v", err)
-	}
+	d.in.next()
 }
 
 // hint says what an unknown field was probably meant to be.
@@ -273,61 +257,53 @@ func (p *structPlan) hint(name string) string {
 }
 
 func (d *decoder) list(v reflect.Value, path string) {
-	if d.in.PeekKind() != '[' {
-		d.mismatch(path, kindName('['))
+	if d.in.peek() != listKind {
+		d.mismatch(path, "a list")
 		return
 	}
-	if _, err := d.in.ReadToken(); err != nil {
-		return
-	}
+	d.in.next()
 	list := reflect.MakeSlice(v.Type(), 0, 0)
-	for i := 0; d.in.PeekKind() != ']'; i++ {
+	for i := 0; d.in.peek() != endKind; i++ {
+		if d.items++; d.items > maxItems {
+			if d.in.skip(); d.items == maxItems+1 {
+				d.add(path, "", "goes too far: a request may have %d items in all its lists", maxItems)
+			}
+			continue
+		}
 		element := reflect.New(v.Type().Elem()).Elem()
 		d.element(element, item(path, i))
 		list = reflect.Append(list, element)
 	}
-	d.end()
+	d.in.next()
 	v.Set(list)
 }
 
 func (d *decoder) mapping(v reflect.Value, path string) {
-	if d.in.PeekKind() != '{' {
-		d.mismatch(path, kindName('{'))
+	if d.in.peek() != objectKind {
+		d.mismatch(path, "an object")
 		return
 	}
 	m := reflect.MakeMap(v.Type())
 	d.members(func(name string) {
+		key := reflect.ValueOf(name).Convert(v.Type().Key())
+		if m.MapIndex(key).IsValid() {
+			d.in.skip()
+			d.add(join(path, shorten(name)), "", "is given twice")
+			return
+		}
 		element := reflect.New(v.Type().Elem()).Elem()
 		d.element(element, join(path, shorten(name)))
-		m.SetMapIndex(reflect.ValueOf(name).Convert(v.Type().Key()), element)
+		m.SetMapIndex(key, element)
 	})
 	v.Set(m)
 }
 
 // element reads a value that cannot be absent.
 func (d *decoder) element(v reflect.Value, path string) {
-	if d.in.PeekKind() == 'n' {
-		d.skip()
+	if d.in.peek() == nullKind {
+		d.in.skip()
 		d.add(path, "null", "must not be null")
 		return
 	}
 	d.value(v, path)
-}
-
-func kindName(k jsontext.Kind) string {
-	switch k {
-	case 'n':
-		return "null"
-	case 't', 'f':
-		return "a boolean"
-	case '"':
-		return "a string"
-	case '0':
-		return "a number"
-	case '{':
-		return "an object"
-	case '[':
-		return "a list"
-	}
-	return "something else"
 }

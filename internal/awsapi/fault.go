@@ -53,8 +53,11 @@ func (f Faults) Error() string {
 // faultList collects faults up to a bound.
 type faultList struct{ faults Faults }
 
+// full says whether one more would be dropped.
+func (l *faultList) full() bool { return len(l.faults) >= keptFaults }
+
 func (l *faultList) add(path, value, format string, args ...any) {
-	if len(l.faults) < keptFaults {
+	if !l.full() {
 		l.faults = append(l.faults, Fault{Path: path, Value: value, Message: fmt.Sprintf(format, args...)})
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/fairlead/fairlead/api"
 )
 
 // structPlan is what the tags of a structure say, read once.
@@ -24,6 +26,7 @@ type fieldPlan struct {
 	name     string // in JSON, in the path or in the query
 	place    place
 	required bool
+	omitzero bool // nothing is written of an absent one
 	self     limits
 	each     limits // of a list's items
 }
@@ -77,7 +80,8 @@ func planOf(t reflect.Type) *structPlan {
 
 func planField(t reflect.Type, field reflect.StructField, index int) fieldPlan {
 	f := fieldPlan{index: index, required: field.Tag.Get("required") == "true"}
-	name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+	name, options, _ := strings.Cut(field.Tag.Get("json"), ",")
+	f.omitzero = options == "omitzero"
 	switch {
 	case field.Tag.Get("uri") != "":
 		f.place, f.name = inPath, field.Tag.Get("uri")
@@ -118,7 +122,8 @@ func planAll(t reflect.Type) {
 	case reflect.Pointer, reflect.Slice, reflect.Map:
 		planAll(t.Elem())
 	case reflect.Struct:
-		if _, scalar := reflect.New(t).Interface().(jsonUnmarshaler); scalar {
+		switch reflect.New(t).Interface().(type) {
+		case jsonUnmarshaler, *api.Secret, *api.SecretBlob:
 			return
 		}
 		if _, known := plans.Load(t); known {
@@ -135,3 +140,22 @@ func planAll(t reflect.Type) {
 
 // jsonUnmarshaler is a structure that is a scalar on the wire, as api.Timestamp.
 type jsonUnmarshaler interface{ UnmarshalJSON([]byte) error }
+
+// isBlob says whether a slice is bytes.
+func isBlob(t reflect.Type) bool { return t.Elem().Kind() == reflect.Uint8 }
+
+// secret is an api.Secret or an api.SecretBlob, revealed.
+type secret struct {
+	value string
+	blob  bool
+}
+
+func secretIn(v reflect.Value) (secret, bool) {
+	switch s := v.Interface().(type) {
+	case api.Secret:
+		return secret{s.Reveal(), false}, true
+	case api.SecretBlob:
+		return secret{s.Reveal(), true}, true
+	}
+	return secret{}, false
+}

@@ -104,26 +104,13 @@ type errorBody struct {
 	Message string `json:"message"`
 }
 
-// cborError is {"__type": code, "message": message} in CBOR (RFC 8949).
+// cborError is {"__type": code, "message": message} in CBOR.
 func cborError(code, message string) []byte {
-	out := []byte{0xa2} // a map of two
+	out := appendCBORHead(nil, cborMap, 2)
 	for _, text := range []string{"__type", code, "message", message} {
-		out = append(cborHead(out, 3, len(text)), text...)
+		out = appendCBORText(out, text)
 	}
 	return out
-}
-
-// cborHead appends the head of an item of a major type.
-func cborHead(out []byte, major byte, n int) []byte {
-	switch {
-	case n < 24:
-		return append(out, major<<5|byte(n))
-	case n < 1<<8:
-		return append(out, major<<5|24, byte(n))
-	case n < 1<<16:
-		return append(out, major<<5|25, byte(n>>8), byte(n))
-	}
-	return append(out, major<<5|26, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
 }
 
 // queryCodes are the names that differ by more than the ending "Exception".

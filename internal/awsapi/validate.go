@@ -66,10 +66,18 @@ func (c *checker) member(v reflect.Value, path string, self, each limits) {
 	case reflect.Pointer:
 		c.member(v.Elem(), path, self, each)
 	case reflect.Struct:
+		if secret, ok := secretIn(v); ok {
+			c.secret(secret, path, self)
+			return
+		}
 		if _, scalar := v.Interface().(interface{ MarshalJSON() ([]byte, error) }); !scalar {
 			c.structure(v, path)
 		}
 	case reflect.Slice:
+		if isBlob(v.Type()) {
+			c.length(path, int64(v.Len()), self, "bytes long", "")
+			return
+		}
 		c.length(path, int64(v.Len()), self, "items", strconv.Itoa(v.Len())+" items")
 		for i := range v.Len() {
 			c.member(v.Index(i), item(path, i), each, limits{})
@@ -100,9 +108,21 @@ func (c *checker) text(v reflect.Value, path string, l limits) {
 	}
 }
 
+// secret checks a text or bytes that no fault may show.
+func (c *checker) secret(s secret, path string, l limits) {
+	n, unit := len(s.value), "bytes long"
+	if !s.blob {
+		n, unit = utf8.RuneCountInString(s.value), "characters long"
+	}
+	c.length(path, int64(n), l, unit, "")
+	if l.pattern != nil && !l.pattern.MatchString(s.value) {
+		c.add(path, "", "must match the pattern %s", l.pattern)
+	}
+}
+
 func (c *checker) length(path string, n int64, l limits, unit, value string) {
 	verb := "have"
-	if unit == "characters long" {
+	if strings.HasSuffix(unit, " long") {
 		verb = "be"
 	}
 	if l.min != nil && n < *l.min {
