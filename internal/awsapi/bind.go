@@ -1,9 +1,12 @@
 package awsapi
 
 import (
+	"net/http"
 	"reflect"
 	"strconv"
 	"unicode/utf8"
+
+	"github.com/fairlead/fairlead/api"
 )
 
 // decode fills an operation's input from the path, the query and the body and
@@ -21,7 +24,9 @@ func (in incoming) decode(input any) error {
 	faults, read := l.faults, true
 	if len(in.body) > 0 {
 		var more Faults
-		more, read = decode(in.body, input)
+		if more, read = in.protocol.decode(in.body, input); !read && in.protocol != restJSON {
+			return api.Exceptionf(codeUnreadable, http.StatusBadRequest, "%s", more.Error())
+		}
 		faults = append(faults, more...)
 	}
 	if read {
@@ -31,6 +36,14 @@ func (in incoming) decode(input any) error {
 		return faults
 	}
 	return nil
+}
+
+// decode reads a body as the protocol has it.
+func (p protocol) decode(data []byte, input any) (Faults, bool) {
+	if p == rpcCBOR {
+		return decodeCBOR(data, input)
+	}
+	return decode(data, input)
 }
 
 func (l *faultList) bindQuery(plan *structPlan, v reflect.Value, query []param) {

@@ -18,8 +18,9 @@ type Mux struct {
 	cfg      Config
 	bodies   bodies
 	throttle *throttle
-	routes   map[int][]*route  // by number of segments
-	actions  map[string]*route // of the query protocol, by name
+	routes   map[int][]*route       // by number of segments
+	actions  map[string]*route      // of the query protocol, by name
+	targets  map[string]*rpcService // by the prefix of their targets
 }
 
 // route is one operation on one method and path.
@@ -41,6 +42,7 @@ type segment struct {
 // incoming is a verified request whose route is found.
 type incoming struct {
 	principal iam.Principal
+	protocol  protocol
 	labels    map[string]string
 	query     []param
 	form      map[string]string // of the query protocol
@@ -49,7 +51,7 @@ type incoming struct {
 
 // NewMux returns a Mux without routes.
 func NewMux(cfg Config) *Mux {
-	return &Mux{cfg: cfg, bodies: newBodies(), throttle: newThrottle(cfg.Rates), routes: map[int][]*route{}, actions: map[string]*route{}}
+	return &Mux{cfg: cfg, bodies: newBodies(), throttle: newThrottle(cfg.Rates), routes: map[int][]*route{}, actions: map[string]*route{}, targets: map[string]*rpcService{}}
 }
 
 // Mount routes all operations of a service model to its implementation.
@@ -58,20 +60,25 @@ func NewMux(cfg Config) *Mux {
 // *iam.Refusal; any other is an internal error, logged with the request's id.
 func Mount[S any](m *Mux, signingName string, service S, ops []api.Operation[S]) {
 	for _, op := range ops {
-		planAll(reflect.TypeOf(op.New()))
-		m.add(op.Method, op.URI, &route{service: signingName, action: op.Name, errors: op.Errors,
-			call: func(ctx context.Context, in incoming) (any, error) {
-				input := op.New()
-				if err := in.decode(input); err != nil {
-					return nil, err
-				}
-				out, err := op.Call(ctx, service, input)
-				if err != nil {
-					return nil, err
-				}
-				return payloadOf(out), nil
-			}})
+		m.add(op.Method, op.URI, routeOf(signingName, service, op))
 	}
+}
+
+// routeOf binds an operation of a service model.
+func routeOf[S any](signingName string, service S, op api.Operation[S]) *route {
+	planAll(reflect.TypeOf(op.New()))
+	return &route{service: signingName, action: op.Name, errors: op.Errors,
+		call: func(ctx context.Context, in incoming) (any, error) {
+			input := op.New()
+			if err := in.decode(input); err != nil {
+				return nil, err
+			}
+			out, err := op.Call(ctx, service, input)
+			if err != nil {
+				return nil, err
+			}
+			return payloadOf(out), nil
+		}}
 }
 
 // Request is a request of the operator API.
@@ -148,14 +155,14 @@ func overlap(a, b []segment) bool {
 // route finds the operation of a verified request. Method, path, target, form and
 // protocol are all signed.
 func (m *Mux) route(p protocol, r *http.Request, v verified) (*route, incoming, error) {
-	in := incoming{principal: v.principal, query: v.query, body: v.body}
+	in := incoming{principal: v.principal, protocol: p, query: v.query, body: v.body}
 	var found *route
 	var err error
 	switch p {
 	case formQuery:
 		found, in.form, err = m.findAction(r.Method, v)
 	case jsonRPC, rpcCBOR:
-		err = findTarget(p, r, v)
+		found, err = m.findTarget(p, r, v)
 	default:
 		found, in.labels, err = m.find(r.Method, v.path)
 	}

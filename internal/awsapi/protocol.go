@@ -25,6 +25,7 @@ const (
 const (
 	targetHeader   = "X-Amz-Target"
 	protocolHeader = "Smithy-Protocol"
+	protocolCBOR   = "rpc-v2-cbor"
 	mediaForm      = "application/x-www-form-urlencoded"
 )
 
@@ -57,6 +58,14 @@ func (p protocol) mediaTypes() []string {
 	}
 }
 
+// maxBody is what an operation of the protocol takes, in bytes.
+func (p protocol) maxBody() int64 {
+	if p == jsonRPC || p == rpcCBOR {
+		return MaxBody // chains of certificates are large
+	}
+	return MaxSpecBody
+}
+
 // head sets the headers that every answer of the protocol has.
 func (p protocol) head(h http.Header) {
 	switch p {
@@ -64,7 +73,7 @@ func (p protocol) head(h http.Header) {
 		h.Set("Content-Type", "application/x-amz-json-1.1")
 	case rpcCBOR:
 		h.Set("Content-Type", "application/cbor")
-		h.Set(protocolHeader, "rpc-v2-cbor")
+		h.Set(protocolHeader, protocolCBOR)
 	case formQuery:
 		h.Set("Content-Type", "text/xml")
 	default:

@@ -148,7 +148,8 @@ func randomText(r *rand.Rand) string {
 }
 
 // written is a value as encoding/json and as smithy's encoder take it. Absent
-// members are null now and then.
+// members are null now and then, or never if there is no r, and then required
+// ones may be absent.
 func written(r *rand.Rand, v reflect.Value) (any, cbor.Value) {
 	switch x := v.Interface().(type) {
 	case api.Timestamp:
@@ -170,9 +171,9 @@ func written(r *rand.Rand, v reflect.Value) (any, cbor.Value) {
 			name, options, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
 			switch {
 			case name == "-":
-			case options == "" || !v.Field(i).IsZero():
+			case options == "" && r != nil || !v.Field(i).IsZero():
 				tree[name], item[name] = written(r, v.Field(i))
-			case r.IntN(4) == 0:
+			case r != nil && r.IntN(4) == 0:
 				tree[name], item[name] = nil, &cbor.Nil{}
 			}
 		}
@@ -201,7 +202,9 @@ func withoutNil(v cbor.Value) cbor.Value {
 	case cbor.Map:
 		out := cbor.Map{}
 		for name, member := range v {
-			if _, null := member.(*cbor.Nil); !null {
+			switch member.(type) {
+			case *cbor.Nil, *cbor.Undefined:
+			default:
 				out[name] = withoutNil(member)
 			}
 		}

@@ -24,6 +24,7 @@ const (
 	codeValidation = "ValidationException"
 	codeInternal   = "InternalServerErrorException"
 	codeFailure    = "InternalFailure"
+	codeUnreadable = "SerializationException"
 	codeUnknown    = "UnknownOperationException"
 	codeTooMany    = "TooManyRequestsException"
 	codeThrottling = "ThrottlingException"
@@ -121,8 +122,8 @@ func (m *Mux) answer(p protocol, r *http.Request, id string) (found *route, body
 	if err := m.throttle.take(v.principal.Account, found.action, m.cfg.now()); err != nil {
 		return found, nil, err
 	}
-	if len(v.body) > MaxSpecBody {
-		return found, nil, entityTooLarge(MaxSpecBody)
+	if limit := p.maxBody(); int64(len(v.body)) > limit {
+		return found, nil, entityTooLarge(limit)
 	}
 	if err := checkContent(p, r.Header, v.body); err != nil {
 		return found, nil, err
