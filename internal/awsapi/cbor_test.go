@@ -49,6 +49,15 @@ func hexOf(t *testing.T, notation string) []byte {
 	return out
 }
 
+func mustCBOR(t *testing.T, out any) []byte {
+	t.Helper()
+	b, err := encodeCBOR(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 func TestDecodeCBOR(t *testing.T) {
 	text, half := "héllo", api.Timestamp{Time: time.UnixMilli(1500).UTC()}
 	number := func(n int64) all { return all{Number: &n} }
@@ -99,8 +108,9 @@ func TestDecodeCBOR(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 			var again all
-			if faults, _ := decodeCBOR(encodeCBOR(&got), &again); len(faults) > 0 || !cmp.Equal(got, again) {
-				t.Errorf("written as %x and read as %v %v", encodeCBOR(&got), again, faults)
+			written := mustCBOR(t, &got)
+			if faults, _ := decodeCBOR(written, &again); len(faults) > 0 || !cmp.Equal(got, again) {
+				t.Errorf("written as %x and read as %v %v", written, again, faults)
 			}
 		})
 	}
@@ -242,9 +252,19 @@ func TestEncodedCBORIsWhatSmithyReads(t *testing.T) {
 		{&acm.ExportCertificateRequest{CertificateArn: "a", Passphrase: api.NewSecretBlob([]byte{0, 1})}, cbor.Map{"CertificateArn": cbor.String("a"), "Passphrase": cbor.Slice{0, 1}}},
 		{&all{Number: &days, Map: map[string]int{"k": 1 << 40}, Blob: []byte{}}, cbor.Map{"Number": cbor.NegInt(300), "Map": cbor.Map{"k": cbor.Uint(1 << 40)}, "Blob": cbor.Slice{}}},
 	} {
-		got, err := cbor.Decode(encodeCBOR(test.out))
+		got, err := cbor.Decode(mustCBOR(t, test.out))
 		if err != nil || !reflect.DeepEqual(got, test.want) {
 			t.Errorf("%T: got %#v, %v, want %#v", test.out, got, err, test.want)
+		}
+	}
+}
+
+// TestBadTextIsNotSent: neither protocol sends what its clients cannot read.
+func TestBadTextIsNotSent(t *testing.T) {
+	out := &acm.ExportCertificateResponse{Certificate: new("\xff"), PrivateKey: api.NewSecret("key")}
+	for _, p := range []protocol{jsonRPC, rpcCBOR} {
+		if body, err := p.encode(out); err == nil || strings.Contains(err.Error(), "key") {
+			t.Errorf("%d: %q, %v", p, body, err)
 		}
 	}
 }

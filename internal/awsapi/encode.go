@@ -4,9 +4,11 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"math"
 	"reflect"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -30,7 +32,7 @@ func (p protocol) encode(out any) ([]byte, error) {
 	case formQuery:
 		return xml.Marshal(out)
 	case rpcCBOR:
-		return encodeCBOR(out), nil
+		return encodeCBOR(out)
 	}
 	return encode(out)
 }
@@ -44,12 +46,14 @@ func encode(out any) ([]byte, error) {
 }
 
 // encodeCBOR writes an answer's body in CBOR: a map, empty for nothing.
-func encodeCBOR(out any) []byte {
+func encodeCBOR(out any) ([]byte, error) {
 	v := reflect.ValueOf(out)
 	if !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
-		return appendCBORHead(nil, cborMap, 0)
+		return appendCBORHead(nil, cborMap, 0), nil
 	}
-	return appendCBOR(nil, v)
+	var e cborEncoder
+	e.value(v)
+	return e.out, e.err
 }
 
 // appendCBORHead appends the shortest head of a number or a length.
@@ -72,62 +76,85 @@ func appendCBORText(b []byte, s string) []byte {
 	return append(appendCBORHead(b, cborText, uint64(len(s))), s...)
 }
 
-func appendCBORBytes(b []byte, s string) []byte {
-	return append(appendCBORHead(b, cborBytes, uint64(len(s))), s...)
+// cborEncoder writes values of the generated types, with the members that JSON
+// has of them.
+type cborEncoder struct {
+	out []byte
+	err error
 }
 
-// appendCBOR writes a value of the generated types with the members that JSON
-// has of it.
-func appendCBOR(b []byte, v reflect.Value) []byte {
+func (e *cborEncoder) head(major byte, n uint64) { e.out = appendCBORHead(e.out, major, n) }
+
+func (e *cborEncoder) text(s string) {
+	if !utf8.ValidString(s) {
+		e.err = errors.New("a text is not UTF-8")
+	}
+	e.out = appendCBORText(e.out, s)
+}
+
+func (e *cborEncoder) bytes(s string) {
+	e.head(cborBytes, uint64(len(s)))
+	e.out = append(e.out, s...)
+}
+
+func (e *cborEncoder) value(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Pointer:
 		if v.IsNil() {
-			return append(b, cborSimple<<5|cborNull)
+			e.head(cborSimple, cborNull)
+			return
 		}
-		return appendCBOR(b, v.Elem())
+		e.value(v.Elem())
 	case reflect.Struct:
-		return appendCBORStruct(b, v)
+		e.structure(v)
 	case reflect.Slice:
 		if isBlob(v.Type()) {
-			return appendCBORBytes(b, string(v.Bytes()))
+			e.bytes(string(v.Bytes()))
+			return
 		}
-		b = appendCBORHead(b, cborList, uint64(v.Len()))
+		e.head(cborList, uint64(v.Len()))
 		for i := range v.Len() {
-			b = appendCBOR(b, v.Index(i))
+			e.value(v.Index(i))
 		}
-		return b
 	case reflect.Map:
-		b = appendCBORHead(b, cborMap, uint64(v.Len()))
+		e.head(cborMap, uint64(v.Len()))
 		for _, key := range v.MapKeys() {
-			b = appendCBOR(appendCBORText(b, key.String()), v.MapIndex(key))
+			e.text(key.String())
+			e.value(v.MapIndex(key))
 		}
-		return b
 	case reflect.String:
-		return appendCBORText(b, v.String())
+		e.text(v.String())
 	case reflect.Bool:
+		word := uint64(cborFalse)
 		if v.Bool() {
-			return append(b, cborSimple<<5|cborTrue)
+			word = cborTrue
 		}
-		return append(b, cborSimple<<5|cborFalse)
+		e.head(cborSimple, word)
 	case reflect.Int64, reflect.Int:
 		if n := v.Int(); n < 0 {
-			return appendCBORHead(b, cborNegative, uint64(-1-n))
+			e.head(cborNegative, uint64(-1-n))
+		} else {
+			e.head(cborUint, uint64(n))
 		}
-		return appendCBORHead(b, cborUint, uint64(v.Int()))
+	default:
+		panic(fmt.Sprintf("awsapi: no way to write a %s", v.Type()))
 	}
-	panic(fmt.Sprintf("awsapi: no way to write a %s", v.Type()))
 }
 
-func appendCBORStruct(b []byte, v reflect.Value) []byte {
+func (e *cborEncoder) structure(v reflect.Value) {
 	if s, ok := secretIn(v); ok {
 		if s.blob {
-			return appendCBORBytes(b, s.value)
+			e.bytes(s.value)
+		} else {
+			e.text(s.value)
 		}
-		return appendCBORText(b, s.value)
+		return
 	}
 	if t, ok := v.Interface().(api.Timestamp); ok {
-		b = append(b, cborTag<<5|cborTimeTag, cborSimple<<5|cborDouble)
-		return binary.BigEndian.AppendUint64(b, math.Float64bits(float64(t.UnixMilli())/1000))
+		e.head(cborTag, cborTimeTag)
+		e.out = append(e.out, cborSimple<<5|cborDouble)
+		e.out = binary.BigEndian.AppendUint64(e.out, math.Float64bits(float64(t.UnixMilli())/1000))
+		return
 	}
 	plan := planOf(v.Type())
 	var present []*fieldPlan
@@ -136,9 +163,9 @@ func appendCBORStruct(b []byte, v reflect.Value) []byte {
 			present = append(present, f)
 		}
 	}
-	b = appendCBORHead(b, cborMap, uint64(len(present)))
+	e.head(cborMap, uint64(len(present)))
 	for _, f := range present {
-		b = appendCBOR(appendCBORText(b, f.name), v.Field(f.index))
+		e.text(f.name)
+		e.value(v.Field(f.index))
 	}
-	return b
 }
