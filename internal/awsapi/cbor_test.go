@@ -230,7 +230,7 @@ func TestCBORBombsCostLittle(t *testing.T) {
 		if len(faults) == 0 || len(faults) > keptFaults+1 {
 			t.Errorf("%s: %d faults", name, len(faults))
 		}
-		if spent := after.TotalAlloc - before.TotalAlloc; spent > 64<<20 {
+		if spent := after.TotalAlloc - before.TotalAlloc; spent > 256<<20 { // in all, not at a time
 			t.Errorf("%s: %d MB", name, spent>>20)
 		}
 	}

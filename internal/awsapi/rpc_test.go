@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -127,13 +128,35 @@ func newRPCMux(cfg Config, seen func(any)) *Mux {
 	return m
 }
 
-func serveRPC(t *testing.T, seen func(any)) *httptest.Server {
+// witness keeps the inputs of a server's services.
+type witness struct {
+	mu   sync.Mutex
+	seen []any
+}
+
+func (w *witness) see(in any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.seen = append(w.seen, in)
+}
+
+// take returns what was seen since it was last called.
+func (w *witness) take() []any {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	seen := w.seen
+	w.seen = nil
+	return seen
+}
+
+func serveRPC(t *testing.T) (string, *witness) {
 	t.Helper()
+	w := &witness{}
 	s := httptest.NewUnstartedServer(nil)
-	s.Config = NewServer(newRPCMux(Config{}, seen), nil)
+	s.Config = NewServer(newRPCMux(Config{}, w.see), nil)
 	s.Start()
 	t.Cleanup(s.Close)
-	return s
+	return s.URL, w
 }
 
 func inJSON(service, target, body string) rpc {

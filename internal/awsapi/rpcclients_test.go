@@ -82,9 +82,8 @@ func TestBoto3RPC(t *testing.T) {
 		{"CBOR", boto3SeesOfPCA + inCBOR, []string{"cbor"}, pcaInputs()},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			var seen []any
-			server := serveRPC(t, func(in any) { seen = append(seen, in) })
-			cmd := exec.CommandContext(t.Context(), venv+"python", append([]string{"testdata/rpc.py", server.URL, rootCreds.AccessKeyID, rootCreds.SecretAccessKey}, test.arguments...)...)
+			url, asked := serveRPC(t)
+			cmd := exec.CommandContext(t.Context(), venv+"python", append([]string{"testdata/rpc.py", url, rootCreds.AccessKeyID, rootCreds.SecretAccessKey}, test.arguments...)...)
 			cmd.Stderr = os.Stderr
 			out, err := cmd.Output()
 			if err != nil {
@@ -94,7 +93,7 @@ func TestBoto3RPC(t *testing.T) {
 			if diff := cmp.Diff(strings.Split(test.want, "\n"), strings.Split(got, "\n")); diff != "" {
 				t.Errorf("what boto3 sees (-want +got):\n%s", diff)
 			}
-			if diff := cmp.Diff(test.inputs, seen); diff != "" {
+			if diff := cmp.Diff(test.inputs, asked.take()); diff != "" {
 				t.Errorf("what the service is asked (-want +got):\n%s", diff)
 			}
 		})
@@ -103,8 +102,7 @@ func TestBoto3RPC(t *testing.T) {
 
 // TestCLIRPC: the aws command on both services.
 func TestCLIRPC(t *testing.T) {
-	var seen any
-	server := serveRPC(t, func(in any) { seen = in })
+	url, asked := serveRPC(t)
 	csr, passphrase := filepath.Join(t.TempDir(), "csr"), filepath.Join(t.TempDir(), "passphrase")
 	for file, content := range map[string]string{csr: "\x00\xff-csr", passphrase: "sesame"} {
 		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
@@ -115,22 +113,21 @@ func TestCLIRPC(t *testing.T) {
 		name      string
 		arguments []string
 		want      string // of what it prints, whole or not
-		seen      any
+		seen      []any
 	}{
 		{"issue", []string{"acm-pca", "issue-certificate", "--certificate-authority-arn", authorityARN, "--csr", "fileb://" + csr, "--signing-algorithm", "SHA256WITHECDSA", "--validity", "Value=30,Type=DAYS"},
-			authorityARN + "/certificate/00ff2d63", &acmpca.IssueCertificateRequest{CertificateAuthorityArn: authorityARN, Csr: []byte("\x00\xff-csr"),
-				SigningAlgorithm: acmpca.SigningAlgorithmSha256withecdsa, Validity: &acmpca.Validity{Type: acmpca.ValidityPeriodTypeDays, Value: 30}}},
+			authorityARN + "/certificate/00ff2d63", []any{&acmpca.IssueCertificateRequest{CertificateAuthorityArn: authorityARN, Csr: []byte("\x00\xff-csr"),
+				SigningAlgorithm: acmpca.SigningAlgorithmSha256withecdsa, Validity: &acmpca.Validity{Type: acmpca.ValidityPeriodTypeDays, Value: 30}}}},
 		{"export", []string{"acm", "export-certificate", "--certificate-arn", certificateARN, "--passphrase", "fileb://" + passphrase}, "key under sesame",
-			&acm.ExportCertificateRequest{CertificateArn: certificateARN, Passphrase: api.NewSecretBlob([]byte("sesame"))}},
+			[]any{&acm.ExportCertificateRequest{CertificateArn: certificateARN, Passphrase: api.NewSecretBlob([]byte("sesame"))}}},
 		{"list", []string{"acm", "list-certificates", "--includes", "keyTypes=RSA_2048,EC_prime256v1", "--no-paginate"}, "",
-			&acm.ListCertificatesRequest{Includes: &acm.Filters{KeyTypes: []acm.KeyAlgorithm{acm.KeyAlgorithmRsa2048, acm.KeyAlgorithmEcPrime256v1}}}},
+			[]any{&acm.ListCertificatesRequest{Includes: &acm.Filters{KeyTypes: []acm.KeyAlgorithm{acm.KeyAlgorithmRsa2048, acm.KeyAlgorithmEcPrime256v1}}}}},
 		{"account", []string{"acm", "get-account-configuration"}, "45", nil},
 		{"exception", []string{"acm-pca", "get-policy", "--resource-arn", authorityARN}, "(ResourceNotFoundException) when calling the GetPolicy operation: no policy is there, née", nil},
 		{"invalid", []string{"acm", "request-certificate", "--domain-name", "localhost"}, "(ValidationException) when calling the RequestCertificate operation: DomainName must match", nil},
 	} {
-		seen = nil
 		cmd := exec.CommandContext(t.Context(), venv+"aws", append(test.arguments, "--output", "text")...)
-		cmd.Env = append(os.Environ(), "AWS_ENDPOINT_URL="+server.URL, "AWS_REGION="+testRegion, "AWS_DEFAULT_REGION="+testRegion, "PYTHONUTF8=1",
+		cmd.Env = append(os.Environ(), "AWS_ENDPOINT_URL="+url, "AWS_REGION="+testRegion, "AWS_DEFAULT_REGION="+testRegion, "PYTHONUTF8=1",
 			"AWS_ACCESS_KEY_ID="+rootCreds.AccessKeyID, "AWS_SECRET_ACCESS_KEY="+rootCreds.SecretAccessKey, "AWS_CONFIG_FILE=/dev/null")
 		out, err := cmd.CombinedOutput()
 		if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
@@ -139,7 +136,7 @@ func TestCLIRPC(t *testing.T) {
 		if !strings.Contains(string(out), test.want) {
 			t.Errorf("%s: %s\nwant %s", test.name, out, test.want)
 		}
-		if diff := cmp.Diff(test.seen, seen); diff != "" {
+		if diff := cmp.Diff(test.seen, asked.take()); diff != "" {
 			t.Errorf("%s: what the service is asked (-want +got):\n%s", test.name, diff)
 		}
 	}
