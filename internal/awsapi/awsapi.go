@@ -1,9 +1,10 @@
 // Package awsapi is the AWS wire, server side: SigV4 verification, routing of
-// the operations of a service model on the raw path, strict decoding and
-// validation from the tags of the generated types, and errors as the SDKs
-// expect them. It decides nothing about meshes: services do, behind Mount and
-// HandleOperator. It follows facts/appmesh-api.md A, facts/certificates.md D and
-// design.md 3.
+// the operations of a service model on the raw path or by their targets, strict
+// decoding (of JSON, and of CBOR where clients speak it) and validation from the
+// tags of the generated types, and errors as the SDKs expect them. It decides
+// nothing about meshes: services do, behind Mount, MountTargets and
+// HandleOperator. It follows facts/appmesh-api.md A, facts/certificates.md C and
+// D, and design.md 3.
 package awsapi
 
 import (
