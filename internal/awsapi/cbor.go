@@ -82,7 +82,7 @@ func checkCBOR(data []byte) error {
 	}
 	err := c.item(0)
 	switch {
-	case errors.Is(err, errTooDeep):
+	case errors.Is(err, errTooDeep), errors.Is(err, errTooWide):
 		return err
 	case err != nil:
 		return fmt.Errorf("is not valid CBOR: %w, at byte %d", err, c.at)
@@ -92,7 +92,10 @@ func checkCBOR(data []byte) error {
 	return nil
 }
 
-var errTooDeep = fmt.Errorf("is nested more than %d levels deep", maxDepth)
+var (
+	errTooDeep = fmt.Errorf("is nested more than %d levels deep", maxDepth)
+	errTooWide = fmt.Errorf("has an object of more than %d members", maxMembers)
+)
 
 type cborChecker struct {
 	data []byte
@@ -177,6 +180,9 @@ func (c *cborChecker) parts(h cborHead, depth int) error {
 			return nil
 		}
 		if h.major == cborMap {
+			if i == maxMembers {
+				return errTooWide
+			}
 			if key, err := readCBORHead(c.data[c.at:]); err != nil {
 				return err
 			} else if key.major != cborText {

@@ -150,6 +150,7 @@ func TestBadCBOR(t *testing.T) {
 		{"simple value", `a1 "Text" e0`, "is not valid CBOR: the simple value 0 is not understood"},
 		{"long simple value", `a1 "Text" f8ff`, "is not valid CBOR: the simple value 255 is not understood"},
 		{"too deep", strings.Repeat(`a1 "Part"`, 64) + `a0`, "is nested more than 64 levels deep"},
+		{"too wide", `bf` + strings.Repeat(`"x" f6`, 1001) + `ff`, "has an object of more than 1000 members"},
 		{"lists too deep", `a1 "List"` + strings.Repeat(`81`, 1000) + `00`, "is nested more than 64 levels deep"},
 
 		{"a list", `80`, "the request body must be a CBOR map, not a list"},

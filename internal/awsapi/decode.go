@@ -13,6 +13,10 @@ import (
 // maxDepth bounds nesting, well above what any specification needs.
 const maxDepth = 64
 
+// maxMembers bounds the members of one object, well above what any structure has:
+// their names are all kept, to find one that is given twice.
+const maxMembers = 1000
+
 // maxItems bounds the items of all lists of a document together, well above what
 // any operation takes: an item of two bytes may cost a hundred in memory.
 const maxItems = 20000

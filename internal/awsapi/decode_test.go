@@ -1,6 +1,7 @@
 package awsapi
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -15,6 +16,15 @@ func node(spec string) string { return `{"virtualNodeName":"n","spec":` + spec +
 // listener wraps the members of one listener beside its port.
 func listener(members string) string {
 	return node(`{"listeners":[{"portMapping":{"port":80,"protocol":"http"}` + members + `}]}`)
+}
+
+// wide is an object of n members.
+func wide(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, `,"zz%d":0`, i)
+	}
+	return "{" + b.String()[1:] + "}"
 }
 
 func TestDecodeValid(t *testing.T) {
@@ -48,6 +58,9 @@ func TestDecodeValid(t *testing.T) {
 		{"NaN", `{"virtualNodeName":NaN}`, "the request body is not valid JSON: "},
 		{"too deep", strings.Repeat(`{"a":`, 65) + `1` + strings.Repeat(`}`, 65), "the request body is nested more than 64 levels deep"},
 		{"deep enough", strings.Repeat(`{"a":`, 64) + `1` + strings.Repeat(`}`, 64), "3 validation errors detected: a is not a known field; spec is required; virtualNodeName is required"},
+		{"too wide", `{"spec":{` + strings.Repeat(`"a":[],`, 1001) + `"b":1}}`, "spec.a is given twice"},
+		{"too wide, names of their own", wide(1001), "the request body has an object of more than 1000 members"},
+		{"wide", wide(1000), "1002 validation errors detected: "},
 		{"a list", `[]`, "the request body must be a JSON object, not a list"},
 		{"null", `null`, "the request body must be a JSON object, not null"},
 

@@ -79,7 +79,9 @@ func checkSyntax(data []byte) (Fault, bool) {
 		case err != nil:
 			return syntaxFault(err), true
 		case in.StackDepth() > maxDepth:
-			return Fault{Message: fmt.Sprintf("is nested more than %d levels deep", maxDepth)}, true
+			return Fault{Message: errTooDeep.Error()}, true
+		case inObject(in) > maxMembers:
+			return Fault{Message: errTooWide.Error()}, true
 		case token.Kind() == '"' && strings.ContainsRune(token.String(), 0):
 			return Fault{Path: pointerPath(in.StackPointer()), Message: "must not contain a NUL character"}, true
 		}
@@ -90,6 +92,15 @@ func checkSyntax(data []byte) (Fault, bool) {
 			return Fault{}, false
 		}
 	}
+}
+
+// inObject is how many members the object at hand has so far, 0 if it is none.
+func inObject(in *jsontext.Decoder) int64 {
+	kind, n := in.StackIndex(in.StackDepth())
+	if kind != '{' {
+		return 0
+	}
+	return (n + 1) / 2 // names count
 }
 
 func syntaxFault(err error) Fault {
