@@ -19,6 +19,8 @@ import (
 //	/fairlead/shrink/…                                   an accepted shrink, under a lease
 //	/fairlead/fence/OWNER[/MESH/KIND/PARENT]             empty, see Tx.Below
 //	/fairlead/accesskey/ID                               a sealed access key
+//	/fairlead/object/KIND/…                              what is no mesh's: authorities, certificates (see Place)
+//	/fairlead/secret/KIND/…                              the sealed secret of the object of that place
 //
 // Sessions are sealed as if they lay at /fairlead/session/ID; nothing lies there.
 const (
@@ -33,6 +35,10 @@ const (
 	dirShrink    = keyRoot + "shrink/"
 	dirFence     = keyRoot + "fence/"
 	dirAccessKey = keyRoot + "accesskey/"
+	dirObject    = keyRoot + "object/"
+	dirSecret    = keyRoot + "secret/"
+
+	purposeObject = "object"
 )
 
 // resource names a record across all meshes.

@@ -39,6 +39,7 @@ type Tx struct {
 	ctx      context.Context
 	client   *clientv3.Client
 	cache    *cache
+	seal     *sealer
 	now      time.Time
 	revision int64 // of all reads; 0 before the first
 
@@ -166,7 +167,7 @@ func (p *seat) leave() {
 
 func (s *Store) begin(ctx context.Context) *Tx {
 	return &Tx{
-		ctx: ctx, client: s.client, cache: s.cache, now: s.now().UTC(),
+		ctx: ctx, client: s.client, cache: s.cache, seal: s.seal, now: s.now().UTC(),
 		got:        map[string]*mvccpb.KeyValue{},
 		conditions: map[string]clientv3.Cmp{},
 		ops:        map[string]clientv3.Op{},
@@ -229,7 +230,11 @@ func (tx *Tx) get(key string, opts ...clientv3.OpOption) (*clientv3.GetResponse,
 
 // record reads one record and makes its content a condition.
 func (tx *Tx) record(path string) (*mvccpb.KeyValue, error) {
-	key := dirRecord + path
+	return tx.read(dirRecord + path)
+}
+
+// read reads one key and makes its content a condition.
+func (tx *Tx) read(key string) (*mvccpb.KeyValue, error) {
 	if kv, ok := tx.got[key]; ok {
 		return kv, nil
 	}
@@ -302,9 +307,9 @@ func (tx *Tx) Empty(name mesh.Name, kind mesh.Kind, parent string) (bool, error)
 	return true, nil
 }
 
-// list reads a collection from a path in it on, all or as many as limit. That nothing in it is made, changed or deleted
-// becomes a condition: each of these writes a change record, so that one
-// comparison over those says it all.
+// list reads a collection from a path in it on, all or as many as limit. That
+// nothing in it is made, changed or deleted becomes a condition: each of these
+// writes a change record, so that one comparison over those says it all.
 func (tx *Tx) list(path, from string, limit int) ([]*mvccpb.KeyValue, error) {
 	response, err := tx.get(dirRecord+from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(dirRecord+path)), clientv3.WithLimit(int64(limit)))
 	if err != nil {
