@@ -57,9 +57,6 @@ func ParseCSR(text []byte) (*CSR, error) {
 	if n := len(request.Extensions); n > maxCSRExtensions {
 		return nil, faultf(MalformedCSR, "the CSR asks for %d extensions; at most %d", n, maxCSRExtensions)
 	}
-	if id := duplicate(request.Extensions); id != nil {
-		return nil, faultf(MalformedCSR, "the CSR asks for extension %s twice", id)
-	}
 	return &CSR{request}, nil
 }
 

@@ -222,7 +222,7 @@ func draw(t testing.TB, random *mathrand.Rand, from string, isCA bool) drawn {
 	}
 	choices := []pkix.Extension{
 		{Id: oid("2.5.29.19"), Critical: true, Value: []byte{0x30, 3, 1, 1, 0xff}},                                  // CA:TRUE
-		{Id: oid("2.5.29.15"), Critical: random.IntN(2) == 0, Value: usage},                        // key usage
+		{Id: oid("2.5.29.15"), Critical: random.IntN(2) == 0, Value: usage},                                         // key usage
 		{Id: oid("2.5.29.37"), Critical: random.IntN(2) == 0, Value: der(t, []asn1.ObjectIdentifier{oid("1.2.3")})}, // usages
 		{Id: oid("2.5.29.14"), Value: der(t, []byte(from))},
 		{Id: oid("2.5.29.35"), Value: der(t, struct {
