@@ -169,12 +169,10 @@ func FuzzOCSPRequest(f *testing.F) {
 		if !authority.Asks(r) {
 			return
 		}
-		answer, err := authority.SignOCSP(Status{Serial: r.Serial}, r.Hash, start, start.Add(time.Hour))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if read, err := ocsp.ParseResponse(answer, authority.Certificate); err != nil || read.SerialNumber.Cmp(r.Serial) != 0 {
-			t.Errorf("the answer to %x: %v", der, err)
+		// What is signed is random, which a fuzzer takes for news: answers are
+		// made in TestOCSPAsOpenSSLAsks.
+		if n := r.Serial.BitLen(); n > 160 || r.Hash.Size() != len(r.keyHash) {
+			t.Errorf("a serial of %d bits, a hash of %d bytes", n, len(r.keyHash))
 		}
 	})
 }
