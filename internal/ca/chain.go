@@ -96,9 +96,12 @@ func parseCertificates(kind Kind, what string, text []byte, most int) ([]*x509.C
 		if !bytes.HasPrefix(rest, []byte("-----BEGIN ")) {
 			return nil, faultf(kind, "%s is not PEM: there is something else before or between the certificates, or it is DER", what)
 		}
+		before := rest
 		block, rest = pem.Decode(rest)
+		// The decoder skips a block that it cannot read.
+		skipped := bytes.Count(before[:len(before)-len(rest)], []byte("-----BEGIN ")) > 1
 		switch {
-		case block == nil:
+		case block == nil || skipped:
 			return nil, faultf(kind, "%s is not valid PEM after certificate %d", what, len(all))
 		case block.Type != "CERTIFICATE":
 			return nil, faultf(kind, "%s has a PEM block %.40q; only CERTIFICATE belongs there", what, block.Type)

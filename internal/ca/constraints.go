@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -13,10 +14,15 @@ import (
 // excluded one is excluded by the wider: none of them refuses what is issued.
 func checkConstraints(c *x509.Certificate, chain []*x509.Certificate) error {
 	for _, authority := range chain {
-		if !constrains(authority) {
+		subtrees := constraintsOf(authority)
+		if subtrees == 0 {
 			continue
 		}
-		for _, name := range namesIn(c) {
+		names := namesIn(c)
+		if len(names)*subtrees > maxComparisons {
+			return faultf(NameConstraints, "%d names and %d name constraints of %s are too many to compare", len(names), subtrees, authority.Subject)
+		}
+		for _, name := range names {
 			permitted, excluded := name.subtrees(authority)
 			for _, subtree := range excluded {
 				if name.overlaps(subtree) {
@@ -40,9 +46,12 @@ func anyOf(subtrees []string, within func(string) bool) bool {
 	return false
 }
 
-func constrains(c *x509.Certificate) bool {
-	return len(c.PermittedDNSDomains)+len(c.ExcludedDNSDomains)+len(c.PermittedIPRanges)+len(c.ExcludedIPRanges)+
-		len(c.PermittedEmailAddresses)+len(c.ExcludedEmailAddresses)+len(c.PermittedURIDomains)+len(c.ExcludedURIDomains) > 0
+// maxComparisons bounds the work that a chain from outside can ask for.
+const maxComparisons = 250_000
+
+func constraintsOf(c *x509.Certificate) int {
+	return len(c.PermittedDNSDomains) + len(c.ExcludedDNSDomains) + len(c.PermittedIPRanges) + len(c.ExcludedIPRanges) +
+		len(c.PermittedEmailAddresses) + len(c.ExcludedEmailAddresses) + len(c.PermittedURIDomains) + len(c.ExcludedURIDomains)
 }
 
 // constrained is a name that constraints apply to.
@@ -61,7 +70,13 @@ func namesIn(c *x509.Certificate) []constrained {
 	for _, uri := range c.URIs {
 		all = append(all, constrained{kind: "URI", text: uri.String(), host: hostOf(uri)})
 	}
-	for _, address := range c.EmailAddresses {
+	addresses := slices.Clone(c.EmailAddresses)
+	for _, a := range c.Subject.Names { // the old place for an address, constrained too
+		if address, ok := a.Value.(string); ok && a.Type.Equal(oidEmailAddress) {
+			addresses = append(addresses, address)
+		}
+	}
+	for _, address := range addresses {
 		_, host, _ := strings.Cut(address, "@")
 		all = append(all, constrained{kind: "e-mail", text: address, host: strings.ToLower(host)})
 	}

@@ -31,6 +31,9 @@ var (
 	oidSIA              = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 11}
 )
 
+// oidEmailAddress is an attribute of names (PKCS #9).
+var oidEmailAddress = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 1}
+
 // Passthrough is what an API passthrough template takes from the request
 // (ApiPassthrough). Nil members are absent.
 type Passthrough struct {

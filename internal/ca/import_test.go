@@ -222,6 +222,9 @@ func TestCertificateImport(t *testing.T) {
 		{"bad base64", good, func(m *CertificateImport) {
 			m.Certificate = []byte("-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n")
 		}, "not valid PEM", chain},
+		{"broken block before it", good, func(m *CertificateImport) {
+			m.Certificate = join([]byte("-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n"), good.pem())
+		}, "not valid PEM", chain},
 		{"an authority", forge(t, "a.example.com", &middle, and(host, asCA)), nil, "CA:TRUE", chain},
 		{"RSA 1024", weakRSA(t, &middle), nil, "1024 bits", chain},
 		{"expired", leaf(expired), nil, "expired", chain},
@@ -236,6 +239,7 @@ func TestCertificateImport(t *testing.T) {
 		{"another's chain", good, nil, "does not certify", forge(t, "middle", &root, asCA).pem()},
 		{"expired chain", forge(t, "a.example.com", &oldMiddle, host), nil, "expired", oldMiddle.pem()},
 		{"12 authorities", deep, nil, "more than 10", long},
+		{"huge key in the chain", good, nil, "1048577 bits", hugeKey(t, middle.key)},
 		{"1 MB chain", good, nil, "at most 262144", bytes.Repeat(chain, 1<<20/len(chain))},
 		{"outside the name constraints", outside, nil, "not permitted", constrained.PEM()},
 		{"no issuer", forge(t, "", nil, func(c *x509.Certificate) { c.Subject = pkix.Name{}; c.DNSNames = []string{"a.b"} }), nil, "no issuer", nil},
@@ -287,6 +291,21 @@ func weakRSA(t testing.TB, parent *made) made {
 		t.Fatal(err)
 	}
 	return made{parse(t, raw), PrivateKey{key}}
+}
+
+// hugeKey is an authority's certificate with a key that takes seconds to verify
+// with.
+func hugeKey(t testing.TB, signer PrivateKey) []byte {
+	t.Helper()
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "middle"}, NotBefore: start, NotAfter: start.AddDate(1, 0, 0), IsCA: true, BasicConstraintsValid: true,
+	}
+	n := new(big.Int).Lsh(big.NewInt(1), 1<<20)
+	raw, err := x509.CreateCertificate(rand.Reader, template, template, &rsa.PublicKey{N: n.Add(n, big.NewInt(1)), E: 65537}, signer.Signer())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return EncodePEM(raw)
 }
 
 // TestSHA1IsRefused: Go does not sign with it, openssl does.

@@ -85,11 +85,12 @@ func (m CertificateImport) chain(leaf *x509.Certificate) ([]*x509.Certificate, e
 		if err := checkAuthority(c); err != nil {
 			return nil, faultf(InvalidParameter, "certificate %d of the chain: %v", i+1, err)
 		}
-		if err := checkSigned(child, c); err != nil {
-			return nil, faultf(InvalidParameter, "certificate %d of the chain does not certify the one before it: %v", i+1, err)
-		}
+		// Before its signature is verified: that costs by the key's size.
 		if err := checkKeyStrength(c.PublicKey); err != nil {
 			return nil, faultf(InvalidParameter, "certificate %d of the chain: its key %v", i+1, err)
+		}
+		if err := checkSigned(child, c); err != nil {
+			return nil, faultf(InvalidParameter, "certificate %d of the chain does not certify the one before it: %v", i+1, err)
 		}
 		if err := checkCurrent(InvalidParameter, c, m.Now); err != nil {
 			return nil, err

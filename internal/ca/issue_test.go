@@ -13,6 +13,7 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"io"
+	"math/big"
 	"net"
 	"strings"
 	"testing"
@@ -318,6 +319,10 @@ func TestNameConstraints(t *testing.T) {
 	if _, err := authority.IssueCertificate(r); KindOf(err) != NameConstraints {
 		t.Errorf("a host outside the constraints as common name: %v", err)
 	}
+	r.Template, r.Passthrough = named(t, "EndEntityCertificate_APIPassthrough"), &Passthrough{Subject: &Subject{Custom: []Attribute{{"1.2.840.113549.1.9.1", "a@evil.org"}}}}
+	if _, err := authority.IssueCertificate(r); KindOf(err) != NameConstraints {
+		t.Errorf("an address outside the constraints in the subject: %v", err)
+	}
 	if _, err := authority.IssueLeaf(LeafRequest{PublicKey: testKey(t, P256).Public(), Names: Names{DNS: []string{"a.evil.org"}}, Now: start, Life: time.Hour, Serial: testSerial(t)}); KindOf(err) != NameConstraints {
 		t.Errorf("a leaf of ours outside the constraints: %v", err)
 	}
@@ -401,13 +406,20 @@ func TestHostileCSRs(t *testing.T) {
 		{"tampered", encode(tampered), "not by its key"},
 		{"large", bytes.Repeat([]byte("a"), maxPEM+1), "32769 bytes"},
 		{"RSA 1024", rsaKey(1024), "1024 bits"},
-		{"RSA 5120", rsaKey(5120), "5120 bits"},
 		{"P-224", requestFor(t, p224, &x509.CertificateRequest{}), "P-224"},
 		{"many extensions", requestFor(t, key.Signer(), many), "151 extensions"},
 		{"extension twice", requestFor(t, key.Signer(), twice), "duplicate requested extensions"},
 	} {
 		if _, err := ParseCSR(c.text); KindOf(err) != MalformedCSR || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v, want … %s", c.name, err, c.says)
+		}
+	}
+	for _, k := range []*rsa.PublicKey{
+		{N: new(big.Int).Lsh(big.NewInt(1), 2046), E: 65537}, {N: new(big.Int).Lsh(big.NewInt(1), 4096), E: 65537},
+		{N: new(big.Int).Lsh(big.NewInt(1), 2047), E: 3}, {N: new(big.Int).Lsh(big.NewInt(1), 2047), E: 65538},
+	} {
+		if checkKeyStrength(k) == nil {
+			t.Errorf("RSA of %d bits with exponent %d is taken", k.N.BitLen(), k.E)
 		}
 	}
 	if _, err := ParseCSR(append([]byte("\n\n"), good...)); err != nil {

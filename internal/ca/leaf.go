@@ -23,6 +23,10 @@ type Names struct {
 	IPs  []net.IP
 }
 
+// maxLeafNames is far above what a host has: a server's own certificate has all
+// addresses of its host.
+const maxLeafNames = 1000
+
 // LeafRequest is everything that a leaf of Fairlead's own profile follows from:
 // P-256, for servers and clients, with the caller's names. A CSR could give
 // only the key (CSR.PublicKey).
@@ -118,8 +122,8 @@ func (a *Authority) Issue(names Names, now time.Time, life time.Duration) (*Leaf
 // encode checks each name: one that different peers read differently is not
 // issued.
 func (n Names) encode() ([]byte, error) {
-	if count := len(n.DNS) + len(n.URIs) + len(n.IPs); count == 0 || count > maxListed {
-		return nil, faultf(InvalidArgs, "a leaf must have 1 to %d names, not %d", maxListed, count)
+	if count := len(n.DNS) + len(n.URIs) + len(n.IPs); count == 0 || count > maxLeafNames {
+		return nil, faultf(InvalidArgs, "a leaf must have 1 to %d names, not %d", maxLeafNames, count)
 	}
 	var b cryptobyte.Builder
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {

@@ -3,8 +3,10 @@ package ca
 import (
 	"bytes"
 	"crypto"
+	"crypto/fips140"
 	"crypto/rand"
 	"crypto/sha1"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -14,6 +16,7 @@ import (
 	"fmt"
 	mathrand "math/rand/v2"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -313,7 +316,7 @@ func checkExtensions(t *testing.T, d documentedTemplate, c *x509.Certificate, r 
 		}
 	}
 	put("2.5.29.19", strings.HasPrefix(d.basic, "critical"), strings.TrimPrefix(d.basic, "critical,"))
-	put("2.5.29.14", false, fmt.Sprintf("%x", sha1.Sum(spkiBits(t, c))))
+	put("2.5.29.14", false, fmt.Sprintf("%x", documentedKeyID(spkiBits(t, c))))
 	if strings.Contains(d.keyIDs, "aki") {
 		put("2.5.29.35", false, fmt.Sprintf("%x", issuer.SubjectKeyId))
 	}
@@ -347,6 +350,29 @@ func checkExtensions(t *testing.T, d documentedTemplate, c *x509.Certificate, r 
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("%s: extensions (-documented +issued):\n%s", d.name, diff)
+	}
+}
+
+// documentedKeyID is SHA-1, as AWS has it; FIPS mode has none.
+func documentedKeyID(bits []byte) []byte {
+	if fips140.Enabled() {
+		sum := sha256.Sum256(bits)
+		return sum[:20]
+	}
+	sum := sha1.Sum(bits)
+	return sum[:]
+}
+
+// TestFIPSMode issues by every template in a process that has only approved
+// cryptography.
+func TestFIPSMode(t *testing.T) {
+	for _, mode := range []string{"on", "only"} {
+		command := exec.Command(os.Args[0], "-test.run=^(TestCertificateOfEachTemplate|TestIssuedLeafVerifies|TestNameConstraints|TestCRLAsOpenSSLReadsIt)$", "-test.v")
+		command.Env = append(os.Environ(), "GODEBUG=fips140="+mode)
+		said, err := command.CombinedOutput()
+		if err != nil || strings.Count(string(said), "--- PASS") != 4 {
+			t.Errorf("fips140=%s: %v\n%s", mode, err, said)
+		}
 	}
 }
 
