@@ -15,6 +15,8 @@ need iproute2 ip
 need iptables iptables
 need xfsprogs mkfs.xfs
 need openssl openssl
+need curl curl
+need util-linux setpriv
 [ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)
 [ ${#missing[@]} -gt 0 ] || exit 0
 

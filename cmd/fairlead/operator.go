@@ -14,6 +14,7 @@ import (
 	"net/http"
 	neturl "net/url"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -37,11 +38,25 @@ const (
 type operatorFlags struct {
 	endpoint string
 	output   string
+	formats  []string // that output may be; none: the command has no choice
 }
 
-func (o *operatorFlags) add(cmd *cobra.Command) {
-	cmd.PersistentFlags().StringVar(&o.endpoint, "endpoint-url", "", "the server's API (default $AWS_ENDPOINT_URL_FAIRLEAD, $AWS_ENDPOINT_URL, "+defaultEndpoint+")")
-	cmd.PersistentFlags().StringVarP(&o.output, "output", "o", "text", "text or json")
+// add is for a command that answers with a table or with the server's JSON.
+func (o *operatorFlags) add(cmd *cobra.Command) { o.addFormats(cmd, "text", "json") }
+
+// addFormats is for a command that answers in other formats, the first unless
+// told otherwise.
+func (o *operatorFlags) addFormats(cmd *cobra.Command, formats ...string) {
+	cmd.PersistentFlags().StringVar(&o.endpoint, "endpoint-url", "", "the server's API (default $AWS_ENDPOINT_URL_FAIRLEAD, $AWS_ENDPOINT_URL_APP_MESH, $AWS_ENDPOINT_URL, "+defaultEndpoint+")")
+	if o.formats = formats; len(formats) > 0 {
+		cmd.PersistentFlags().StringVarP(&o.output, "output", "o", formats[0], oneOf(formats))
+		completeWith(cmd, "output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
+	}
+}
+
+// oneOf lists words for people: text, wide or json.
+func oneOf(words []string) string {
+	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
 }
 
 // operator calls the server's own API, signed with the AWS credential chain.
@@ -50,16 +65,16 @@ type operator struct {
 	region      string
 	credentials aws.CredentialsProvider
 	client      aws.HTTPClient // trusts AWS_CA_BUNDLE
-	json        bool
+	output      string         // one of the command's formats
 	out         io.Writer
 }
 
 func (o *operatorFlags) connect(cmd *cobra.Command) (*operator, error) {
-	if o.output != "text" && o.output != "json" {
-		return nil, usagef("--output: %q is not text or json", o.output)
+	if len(o.formats) > 0 && !slices.Contains(o.formats, o.output) {
+		return nil, usagef("--output: %q is not %s", o.output, oneOf(o.formats))
 	}
 	endpoint := o.endpoint
-	for _, name := range []string{"AWS_ENDPOINT_URL_FAIRLEAD", "AWS_ENDPOINT_URL"} {
+	for _, name := range []string{"AWS_ENDPOINT_URL_FAIRLEAD", "AWS_ENDPOINT_URL_APP_MESH", "AWS_ENDPOINT_URL"} {
 		if endpoint == "" {
 			endpoint = os.Getenv(name)
 		}
@@ -80,33 +95,16 @@ func (o *operatorFlags) connect(cmd *cobra.Command) (*operator, error) {
 	}
 	return &operator{
 		endpoint: strings.TrimSuffix(endpoint, "/"), region: cmp.Or(cfg.Region, defaultRegion), credentials: cfg.Credentials, client: cfg.HTTPClient,
-		json: o.output == "json", out: cmd.OutOrStdout(),
+		output: o.output, out: cmd.OutOrStdout(),
 	}, nil
 }
 
 // call sends a request to the operator API and reads the answer into out, if
 // it is not nil. It returns the answer as it came, too.
 func (o *operator) call(ctx context.Context, method, path string, in, out any) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, operatorTimeout)
-	defer cancel()
-	request, err := o.request(ctx, method, path, in)
-	if err != nil {
-		return nil, err
-	}
-	response, err := o.client.Do(request)
-	if err != nil {
-		return nil, unreachable(o.endpoint, err)
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		return nil, fmt.Errorf("read the server's answer: %w", err)
-	}
-	if response.StatusCode != http.StatusOK {
-		return nil, refusal(response, body)
-	}
-	if out == nil {
-		return body, nil
+	_, body, err := o.send(ctx, awsapi.OperatorService, method, path, in)
+	if err != nil || out == nil {
+		return body, err
 	}
 	if err := json.Unmarshal(body, out); err != nil {
 		return nil, fmt.Errorf("read the server's answer: %w", err)
@@ -114,7 +112,34 @@ func (o *operator) call(ctx context.Context, method, path string, in, out any) (
 	return body, nil
 }
 
-func (o *operator) request(ctx context.Context, method, path string, in any) (*http.Request, error) {
+// send signs a request for a service and returns the answer, which is JSON, or
+// a *refusal.
+func (o *operator) send(parent context.Context, service, method, path string, in any) (http.Header, []byte, error) {
+	ctx, cancel := context.WithTimeout(parent, operatorTimeout)
+	defer cancel()
+	request, err := o.request(ctx, service, method, path, in)
+	if err != nil {
+		return nil, nil, err
+	}
+	response, err := o.client.Do(request)
+	if err != nil && parent.Err() != nil {
+		return nil, nil, errors.New("interrupted")
+	}
+	if err != nil {
+		return nil, nil, unreachable(o.endpoint, err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the server's answer: %w", err)
+	}
+	if response.StatusCode != http.StatusOK {
+		return nil, nil, refused(response, body)
+	}
+	return response.Header, body, nil
+}
+
+func (o *operator) request(ctx context.Context, service, method, path string, in any) (*http.Request, error) {
 	var body []byte
 	if in != nil {
 		var err error
@@ -134,7 +159,7 @@ func (o *operator) request(ctx context.Context, method, path string, in any) (*h
 		return nil, fmt.Errorf("find AWS credentials: %w\nThe server's first start wrote some: set AWS_SHARED_CREDENTIALS_FILE=DATA-DIR/credentials.", err)
 	}
 	sum := sha256.Sum256(body)
-	err = v4.NewSigner().SignHTTP(ctx, credentials, request, hex.EncodeToString(sum[:]), awsapi.OperatorService, o.region, time.Now(), func(options *v4.SignerOptions) {
+	err = v4.NewSigner().SignHTTP(ctx, credentials, request, hex.EncodeToString(sum[:]), service, o.region, time.Now(), func(options *v4.SignerOptions) {
 		options.DisableURIPathEscaping = false
 	})
 	if err != nil {
@@ -144,7 +169,21 @@ func (o *operator) request(ctx context.Context, method, path string, in any) (*h
 }
 
 // refusal is the server's error, with what to do about the usual ones.
-func refusal(response *http.Response, body []byte) error {
+type refusal struct {
+	code    string // AWS's name: NotFoundException
+	message string
+	hint    string
+}
+
+func (r *refusal) Error() string { return r.code + ": " + r.message + r.hint }
+
+// isRefusal reports whether an error is the server's, with one of some codes.
+func isRefusal(err error, codes ...string) bool {
+	r, ok := errors.AsType[*refusal](err)
+	return ok && slices.Contains(codes, r.code)
+}
+
+func refused(response *http.Response, body []byte) error {
 	var answer struct {
 		Type    string `json:"__type"`
 		Message string `json:"message"`
@@ -163,7 +202,7 @@ func refusal(response *http.Response, body []byte) error {
 	case answer.Type == "AccessDeniedException":
 		hint = "\nA proxy's credentials open its stream only: use the operator's."
 	}
-	return fmt.Errorf("%s: %s%s", answer.Type, answer.Message, hint)
+	return &refusal{answer.Type, answer.Message, hint}
 }
 
 // unreachable says what to do about a server that does not answer.
@@ -185,7 +224,7 @@ func cause(err error) error {
 
 // print writes the answer as it came with -o json, else as a table.
 func (o *operator) print(raw []byte, table func(w io.Writer)) error {
-	if o.json {
+	if o.output == "json" {
 		var indented bytes.Buffer
 		if err := json.Indent(&indented, raw, "", "  "); err != nil {
 			return fmt.Errorf("print the answer: %w", err)

@@ -12,6 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/fairlead/fairlead/api"
+	"github.com/fairlead/fairlead/internal/awsapi"
 	"github.com/fairlead/fairlead/internal/store"
 )
 
@@ -79,7 +81,7 @@ func checkHost(next http.Handler, address net.Addr) http.Handler {
 		}
 		host = strings.Trim(host, "[]")
 		if net.ParseIP(host) == nil && host != "localhost" && !strings.HasSuffix(host, ".localhost") && !strings.HasSuffix(host, ".amazonaws.com") {
-			http.Error(w, "this address serves localhost and IP addresses only", http.StatusForbidden)
+			awsapi.Refuse(w, r, api.Exceptionf("AccessDeniedException", http.StatusForbidden, "this address serves localhost and IP addresses only"))
 			return
 		}
 		next.ServeHTTP(w, r)

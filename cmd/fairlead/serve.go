@@ -20,6 +20,7 @@ import (
 	"github.com/fairlead/fairlead/internal/iam"
 	"github.com/fairlead/fairlead/internal/server"
 	"github.com/fairlead/fairlead/internal/store"
+	"github.com/fairlead/fairlead/internal/sts"
 	"github.com/fairlead/fairlead/internal/xds"
 )
 
@@ -120,7 +121,10 @@ func (p *controlPlane) closeListeners() {
 // routes puts the services behind the API's address.
 func (p *controlPlane) routes() error {
 	graphs := server.Graphs{TrustDomain: p.config.TrustDomain}
-	wire := awsapi.Config{Keys: p.store, Region: p.config.Region, Log: p.log}
+	wire := awsapi.Config{
+		Keys: p.store, Region: p.config.Region, Log: p.log,
+		Rates: awsapi.Rates{Reads: float64(p.config.ReadRate), Writes: float64(p.config.WriteRate)},
+	}
 	metrics, err := xds.NewMetrics(p.metrics)
 	if err != nil {
 		return fmt.Errorf("register metrics: %w", err)
@@ -141,6 +145,7 @@ func (p *controlPlane) routes() error {
 	awsapi.Mount(mux, appmesh.SigningName, appmesh.Service(service), appmesh.Operations)
 	operator := &server.Operator{Store: p.store, Account: p.config.AccountID, Graphs: graphs, Proxies: p.xds, Now: time.Now, Log: p.log}
 	operator.Mount(mux)
+	(&sts.Service{Store: p.store, Now: time.Now}).Mount(mux)
 	p.api = server.WithWarnings(mux)
 	return nil
 }

@@ -27,6 +27,8 @@ type serverConfig struct {
 	TLSKey        string
 	TLSClientCA   string
 	TrustDomain   string
+	ReadRate      uint
+	WriteRate     uint
 	Insecure      bool
 	LogLevel      string
 	LogFormat     string
@@ -81,6 +83,8 @@ variable over the file.`,
 	f.StringVar(&c.TLSKey, "tls-key", "", "private key of --tls-cert, PEM")
 	f.StringVar(&c.TLSClientCA, "tls-client-ca", "", "authorities, PEM, of the certificates that clients of the xDS address must present besides their signature")
 	f.StringVar(&c.TrustDomain, "trust-domain", "", "trust domain of the meshes' own certificates (default MESH.fairlead)")
+	f.UintVar(&c.ReadRate, "api-read-rate", 20000, "requests per second that Describe, List and Get operations of an account may make; 0: any number")
+	f.UintVar(&c.WriteRate, "api-write-rate", 10000, "the same of operations that change something")
 	f.BoolVar(&c.Insecure, "insecure", false, "allow plain HTTP on an --api-address that is not loopback")
 	f.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&c.LogFormat, "log-format", "text", "text or json")
@@ -90,6 +94,13 @@ variable over the file.`,
 	}
 	return cmd
 }
+
+// The rates below which App Mesh's own controller, which holds itself to them,
+// would be throttled.
+const (
+	leastReadRate  = 40
+	leastWriteRate = 8
+)
 
 var (
 	accountPattern = regexp.MustCompile(`^[0-9]{12}$`)
@@ -107,6 +118,10 @@ func (c *serverConfig) check() error {
 		return usagef("--data-dir: must not be empty")
 	case (c.TLSCert == "") != (c.TLSKey == ""):
 		return usagef("--tls-cert and --tls-key go together: give both, or none")
+	case c.ReadRate > 0 && c.ReadRate < leastReadRate:
+		return usagef("--api-read-rate: %d is less than %d, which clients of App Mesh count on; 0 is any number", c.ReadRate, leastReadRate)
+	case c.WriteRate > 0 && c.WriteRate < leastWriteRate:
+		return usagef("--api-write-rate: %d is less than %d, which clients of App Mesh count on; 0 is any number", c.WriteRate, leastWriteRate)
 	case len(c.EtcdEndpoints) > 0 && c.KEKFile == "":
 		return usagef("--kek-file: must be given with --etcd-endpoints, and be the same for all servers of that etcd")
 	case len(c.EtcdEndpoints) > 0 && c.UnsafeNoFsync:

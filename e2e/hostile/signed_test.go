@@ -109,7 +109,7 @@ func TestWhoMayCall(t *testing.T) {
 			{"another region", func(c *call) { c.region = "eu-west-1" }, "InvalidSignatureException"},
 			{"ten minutes ago", func(c *call) { c.at = time.Now().Add(-10 * time.Minute) }, "InvalidSignatureException"},
 			{"in ten minutes", func(c *call) { c.at = time.Now().Add(10 * time.Minute) }, "InvalidSignatureException"},
-			{"an unsigned header of ours", func(c *call) { c.unsigned = map[string]string{"X-Amz-Target": "AppMesh.DeleteMesh"} }, "InvalidSignatureException"},
+			{"an unsigned header of ours", func(c *call) { c.unsigned = map[string]string{"X-Amz-Method": "DELETE"} }, "InvalidSignatureException"},
 			{"a session token", func(c *call) { c.signed = map[string]string{"X-Amz-Security-Token": "x"} }, "UnrecognizedClientException"},
 		} {
 			c := base
@@ -267,4 +267,46 @@ func TestReplayedElsewhere(t *testing.T) {
 		}
 	}
 	v.healthy(t, 10*time.Second)
+}
+
+// TestAccountThatRunsWild: a server with low rates tells an account that makes
+// too many requests to slow down, for reads and writes apart, and nobody whom it
+// does not know is counted.
+func TestAccountThatRunsWild(t *testing.T) {
+	t.Parallel()
+	v := newVictim(t, meshtest.ServerOptions{Args: []string{"--api-read-rate", "40", "--api-write-rate", "8"}})
+	root := v.RootKey(t)
+	codes := map[string]int{}
+	for range 200 {
+		_, code, _ := v.do(t, call{key: meshtest.Key{ID: root.ID, Secret: "wrong"}, service: "appmesh", method: "GET", path: "/v20190125/meshes"})
+		codes[code]++
+	}
+	if codes["InvalidSignatureException"] != 200 {
+		t.Errorf("somebody with a wrong secret gets %v", codes)
+	}
+	for _, test := range []struct {
+		name string
+		call call
+		rate int
+	}{
+		{"reads", call{key: root, service: "appmesh", method: "GET", path: "/v20190125/meshes"}, 40},
+		{"writes", call{key: root, service: "appmesh", method: "PUT", path: "/v20190125/meshes/m", body: `{"spec":{}}`}, 8},
+	} {
+		began, good, slowed := time.Now(), 0, 0
+		for range 5 * test.rate {
+			switch status, code, body := v.do(t, test.call); {
+			case status == http.StatusOK:
+				good++
+			case status == http.StatusTooManyRequests && code == "TooManyRequestsException":
+				slowed++
+			default:
+				t.Fatalf("%s: %d %s %s", test.name, status, code, body)
+			}
+		}
+		// On a machine that is slower than the rate, none need be.
+		if most := test.rate + int(time.Since(began).Seconds()*float64(test.rate)) + 1; good > most {
+			t.Errorf("%s: %d were answered in %s, want at most %d", test.name, good, time.Since(began), most)
+		}
+		t.Logf("%s: %d answered, %d slowed down in %s", test.name, good, slowed, time.Since(began))
+	}
 }

@@ -28,10 +28,15 @@ const (
 	MaxHeader = 64 << 10
 )
 
+// patience is how long a client may take to send a whole request, and then to
+// take its answer.
+const patience = 9 * time.Second
+
 // Config is what verification and the HTTP server need.
 type Config struct {
 	Keys   iam.Keys
 	Region string           // the only region that a credential scope may name
+	Rates  Rates            // the zero value: not throttled
 	Now    func() time.Time // nil: time.Now
 	Log    *slog.Logger     // nil: nothing is logged
 }
@@ -85,12 +90,14 @@ func WithPrincipal(ctx context.Context, p iam.Principal) context.Context {
 func NewServer(handler http.Handler, log *slog.Logger) *http.Server {
 	s := &http.Server{
 		Handler:                      handler,
-		ReadHeaderTimeout:            10 * time.Second,
-		ReadTimeout:                  30 * time.Second,
-		WriteTimeout:                 60 * time.Second,
+		ReadHeaderTimeout:            patience,
+		ReadTimeout:                  patience,
+		WriteTimeout:                 60 * time.Second, // an operation may take its time; see ServeHTTP for slow readers
 		IdleTimeout:                  120 * time.Second,
 		DisableGeneralOptionsHandler: true, // nothing is answered unsigned
 		MaxHeaderBytes:               MaxHeader,
+		// On HTTP/2 a connection that says nothing is asked whether it lives.
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 100, SendPingTimeout: patience / 2, PingTimeout: patience / 2, WriteByteTimeout: patience},
 	}
 	if log != nil {
 		s.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)

@@ -1,6 +1,7 @@
 package awsapi
 
 import (
+	"encoding/xml"
 	"reflect"
 	"strconv"
 	"unicode/utf8"
@@ -98,7 +99,15 @@ func payloadOf(out any) any {
 	return out
 }
 
-// encode writes an answer's body. Nothing is written as {}.
+// encode writes an answer's body as the protocol has it.
+func (p protocol) encode(out any) ([]byte, error) {
+	if p == formQuery {
+		return xml.Marshal(out)
+	}
+	return encode(out)
+}
+
+// encode writes an answer's body in JSON. Nothing is written as {}.
 func encode(out any) ([]byte, error) {
 	if v := reflect.ValueOf(out); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
 		return []byte("{}"), nil

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -113,6 +114,9 @@ func tooLarge(r *http.Request, size int64) error {
 }
 
 func endedEarly(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return api.Exceptionf(codeTooSlow, http.StatusRequestTimeout, "the request body did not arrive within %s", patience)
+	}
 	return api.Exceptionf(codeBadRequest, http.StatusBadRequest, "the request body ended early: %v", err)
 }
 
@@ -121,7 +125,7 @@ func entityTooLarge(limit int64) error {
 }
 
 // mayBeSigned is false only for a key that is surely not there.
-func (c Config) mayBeSigned(ctx context.Context, keyID string) bool {
-	_, err := c.Keys.Key(ctx, keyID)
+func (c Config) mayBeSigned(ctx context.Context, s signature) bool {
+	_, err := c.key(ctx, s)
 	return !errors.Is(err, iam.ErrUnknownKey)
 }

@@ -22,6 +22,9 @@ type signedForm struct {
 	payloadHash string // what the canonical request ends with
 }
 
+// maxParams bounds a query, well above what any operation has.
+const maxParams = 100
+
 // param is one query parameter, decoded.
 type param struct{ name, value string }
 
@@ -30,6 +33,9 @@ type param struct{ name, value string }
 func parseQuery(raw string) ([]param, error) {
 	if raw == "" {
 		return nil, nil
+	}
+	if strings.Count(raw, "&") >= maxParams {
+		return nil, fmt.Errorf("it has more than %d parameters", maxParams)
 	}
 	var params []param
 	for piece := range strings.SplitSeq(raw, "&") {

@@ -15,9 +15,11 @@ import (
 // Mux is an http.Handler that verifies every request's signature, finds the
 // operation and calls it. Mount and HandleOperator before serving.
 type Mux struct {
-	cfg    Config
-	bodies bodies
-	routes map[int][]*route // by number of segments
+	cfg      Config
+	bodies   bodies
+	throttle *throttle
+	routes   map[int][]*route  // by number of segments
+	actions  map[string]*route // of the query protocol, by name
 }
 
 // route is one operation on one method and path.
@@ -41,11 +43,14 @@ type incoming struct {
 	principal iam.Principal
 	labels    map[string]string
 	query     []param
+	form      map[string]string // of the query protocol
 	body      []byte
 }
 
 // NewMux returns a Mux without routes.
-func NewMux(cfg Config) *Mux { return &Mux{cfg: cfg, bodies: newBodies(), routes: map[int][]*route{}} }
+func NewMux(cfg Config) *Mux {
+	return &Mux{cfg: cfg, bodies: newBodies(), throttle: newThrottle(cfg.Rates), routes: map[int][]*route{}, actions: map[string]*route{}}
+}
 
 // Mount routes all operations of a service model to its implementation.
 // signingName is the service that a request's credential scope must name. An
@@ -140,6 +145,32 @@ func overlap(a, b []segment) bool {
 	return true
 }
 
+// route finds the operation of a verified request. Method, path, target, form and
+// protocol are all signed.
+func (m *Mux) route(p protocol, r *http.Request, v verified) (*route, incoming, error) {
+	in := incoming{principal: v.principal, query: v.query, body: v.body}
+	var found *route
+	var err error
+	switch p {
+	case formQuery:
+		found, in.form, err = m.findAction(r.Method, v)
+	case jsonRPC, rpcCBOR:
+		err = findTarget(p, r, v)
+	default:
+		found, in.labels, err = m.find(r.Method, v.path)
+	}
+	return found, in, err
+}
+
+// previewService is the signing name of App Mesh's preview channel: the same
+// operations at the same paths.
+const previewService = "appmesh-preview"
+
+// signedFor says whether a credential scope is for the operation's service.
+func (r *route) signedFor(service string) bool {
+	return service == r.service || r.service == StreamService && service == previewService
+}
+
 // find returns the route of a request and its labels. The path is matched as it
 // was sent: a label may hold an escaped slash.
 func (m *Mux) find(method, path string) (*route, map[string]string, error) {
@@ -170,7 +201,7 @@ func (m *Mux) find(method, path string) (*route, map[string]string, error) {
 		slices.Sort(allowed)
 		return nil, nil, &notAllowed{allowed: slices.Compact(allowed), method: method}
 	}
-	return nil, nil, api.Exceptionf("UnknownOperationException", http.StatusNotFound, "no operation is at %s", shorten(path))
+	return nil, nil, api.Exceptionf(codeUnknown, http.StatusNotFound, "no operation is at %s", shorten(path))
 }
 
 func (r *route) matches(raw []string) bool {

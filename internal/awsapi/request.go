@@ -3,6 +3,7 @@ package awsapi
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -41,7 +42,10 @@ func (c Config) verify(r *http.Request, b bodies) (out verified, err error) {
 	if err := s.checkScope(c); err != nil { // before a stranger's body is read
 		return verified{}, err
 	}
-	known := c.mayBeSigned(r.Context(), s.keyID)
+	if err := checkFraming(r); err != nil {
+		return verified{}, err
+	}
+	known := c.mayBeSigned(r.Context(), s)
 	read, err := b.read(r, known)
 	if err != nil {
 		return verified{}, err
@@ -86,6 +90,8 @@ func findSignature(r *http.Request, query []param) (signature, error) {
 		return signature{}, refuse(codeIncomplete, "a request has one signature: in one Authorization header or in its query")
 	case inQuery && r.Method != http.MethodGet:
 		return signature{}, refuse(codeIncomplete, "only GET requests can be presigned")
+	case inQuery && (len(r.Header.Values("X-Amz-Date")) > 0 || len(r.Header.Values("X-Amz-Security-Token")) > 0):
+		return signature{}, refuse(codeIncomplete, "a presigned request has its date and its token in the query alone")
 	case inQuery:
 		return parsePresigned(query)
 	}
@@ -97,8 +103,36 @@ func findSignature(r *http.Request, query []param) (signature, error) {
 	if len(date) != 1 {
 		return s, refuse(codeIncomplete, "Authorization header requires existence of one 'X-Amz-Date' header.")
 	}
-	s.token = len(r.Header.Values("X-Amz-Security-Token")) > 0
+	if err := s.setToken(r.Header.Values("X-Amz-Security-Token")); err != nil {
+		return s, err
+	}
 	return s, s.parseTime(date[0])
+}
+
+// setToken takes the values of the X-Amz-Security-Token header.
+func (s *signature) setToken(values []string) error {
+	if len(values) > 1 {
+		return refuse(codeIncomplete, "a request has one X-Amz-Security-Token header")
+	}
+	if s.hasToken = len(values) == 1; s.hasToken {
+		s.token = values[0]
+	}
+	return nil
+}
+
+// checkFraming refuses what no AWS client sends and parties on the way may read
+// in more than one way: chunks, trailers, and a second name of the host.
+func checkFraming(r *http.Request) error {
+	if len(r.TransferEncoding) > 0 || r.Trailer != nil {
+		return api.Exceptionf(codeBadRequest, http.StatusBadRequest, "send the body with a Content-Length: chunks and trailers are not taken")
+	}
+	// HTTP/2 has the host in :authority; net/http leaves a Host beside it alone.
+	for _, host := range r.Header.Values("Host") {
+		if host != r.Host {
+			return api.Exceptionf(codeBadRequest, http.StatusBadRequest, "the Host header is not the request's :authority")
+		}
+	}
+	return nil
 }
 
 // mustBeSigned lists the headers of a request that may decide something.
@@ -123,15 +157,13 @@ func headerOf(r *http.Request) func(string) []string {
 			if r.ContentLength >= 0 {
 				return []string{formatInt(r.ContentLength)}
 			}
-		case "transfer-encoding":
-			return r.TransferEncoding
 		}
 		return r.Header.Values(name)
 	}
 }
 
-// checkContent refuses bodies that are not plain JSON.
-func checkContent(h http.Header, body []byte) error {
+// checkContent refuses bodies that are not what the protocol has.
+func checkContent(p protocol, h http.Header, body []byte) error {
 	unsupported := func(format string, args ...any) error {
 		return api.Exceptionf("UnsupportedMediaTypeException", http.StatusUnsupportedMediaType, format, args...)
 	}
@@ -146,13 +178,11 @@ func checkContent(h http.Header, body []byte) error {
 	}
 	media, parameters, _ := strings.Cut(types[0], ";")
 	parameters = strings.ToLower(strings.ReplaceAll(parameters, " ", ""))
-	switch strings.ToLower(strings.TrimSpace(media)) {
-	case "application/json", "application/x-amz-json-1.1":
-		if len(types) == 1 && (parameters == "" || parameters == "charset=utf-8") {
-			return nil
-		}
+	known := p.mediaTypes()
+	if slices.Contains(known, strings.ToLower(strings.TrimSpace(media))) && len(types) == 1 && (parameters == "" || parameters == "charset=utf-8") {
+		return nil
 	}
-	return unsupported("content-type %s is not understood: send application/json", quote(strings.Join(types, ", ")))
+	return unsupported("content-type %s is not understood: send %s", quote(strings.Join(types, ", ")), known[0])
 }
 
 // splitPath cuts a raw path into its raw segments.

@@ -12,8 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-json-experiment/json"
-
 	"github.com/fairlead/fairlead/api"
 	"github.com/fairlead/fairlead/internal/iam"
 )
@@ -26,6 +24,10 @@ const (
 	codeValidation = "ValidationException"
 	codeInternal   = "InternalServerErrorException"
 	codeFailure    = "InternalFailure"
+	codeUnknown    = "UnknownOperationException"
+	codeTooMany    = "TooManyRequestsException"
+	codeThrottling = "ThrottlingException"
+	codeTooSlow    = "RequestTimeoutException"
 	codeNotNow     = "ServiceUnavailableException"
 )
 
@@ -33,39 +35,69 @@ const (
 // the answer is an error that AWS's SDKs understand, and only this request's.
 func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	started := m.cfg.now()
-	id := newRequestID()
-	h := w.Header()
-	h.Set("X-Amzn-Requestid", id)
-	h.Set("Date", started.UTC().Format(http.TimeFormat)) // SDKs correct their clocks by it
-	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
-
-	log := m.cfg.log().With("request", id)
-	route, body, err := m.answer(r, id)
+	reply := newReply(w, r, started)
+	log := m.cfg.log().With("request", reply.id)
+	route, body, err := m.answer(reply.protocol, r, reply.id)
 	status := http.StatusOK
 	if err != nil {
 		var code string
-		code, status, body = m.describe(log, route, err)
-		h.Set("X-Amzn-Errortype", code)
+		code, status, body = reply.fail(m.describe(log, route, err))
 		if denied, ok := errors.AsType[*notAllowed](err); ok {
-			h.Set("Allow", strings.Join(denied.allowed, ", "))
+			w.Header().Set("Allow", strings.Join(denied.allowed, ", "))
 		}
 		log = log.With("error", code)
 	}
 	if route != nil {
 		log = log.With("service", route.service, "operation", route.action)
 	}
-	h.Set("Content-Length", formatInt(int64(len(body))))
-	w.WriteHeader(status)
-	if _, err := w.Write(body); err != nil {
+	if err := reply.write(status, body); err != nil {
 		log = log.With("write", err)
 	}
 	log.Debug("answered", "method", r.Method, "status", status, "took", m.cfg.now().Sub(started))
 }
 
+// Refuse answers a request that is not to reach a Mux, as a Mux would.
+func Refuse(w http.ResponseWriter, r *http.Request, e *api.Exception) {
+	reply := newReply(w, r, time.Now())
+	_, status, body := reply.fail(e)
+	reply.write(status, body) //nolint:errcheck // nobody is there to be told
+}
+
+// reply is an answer on its way, in the protocol of its request.
+type reply struct {
+	writer   http.ResponseWriter
+	protocol protocol
+	id       string // of the request
+}
+
+func newReply(w http.ResponseWriter, r *http.Request, now time.Time) reply {
+	reply := reply{writer: w, protocol: protocolOf(r), id: newRequestID()}
+	h := w.Header()
+	h.Set("X-Amzn-Requestid", reply.id)
+	h.Set("Date", now.UTC().Format(http.TimeFormat)) // SDKs correct their clocks by it
+	reply.protocol.head(h)
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	return reply
+}
+
+func (r reply) fail(e *api.Exception) (code string, status int, body []byte) {
+	code, status, body = r.protocol.error(e, r.id)
+	r.writer.Header().Set("X-Amzn-Errortype", code)
+	return code, status, body
+}
+
+func (r reply) write(status int, body []byte) error {
+	r.writer.Header().Set("Content-Length", formatInt(int64(len(body))))
+	// Who does not take the answer is cut off.
+	http.NewResponseController(r.writer).SetWriteDeadline(time.Now().Add(patience)) //nolint:errcheck // only a test's writer has none
+	r.writer.WriteHeader(status)
+	_, err := r.writer.Write(body)
+	return err
+}
+
 // answer does the work of one request. The route is nil if none was found.
-func (m *Mux) answer(r *http.Request, id string) (found *route, body []byte, err error) {
+func (m *Mux) answer(p protocol, r *http.Request, id string) (found *route, body []byte, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			body, err = nil, &panicked{value: p, stack: debug.Stack()}
@@ -76,30 +108,33 @@ func (m *Mux) answer(r *http.Request, id string) (found *route, body []byte, err
 		return nil, nil, err
 	}
 	defer v.release()
-	found, labels, err := m.find(r.Method, v.path)
+	found, in, err := m.route(p, r, v)
 	if err != nil {
 		return nil, nil, err
 	}
-	if found.service != v.service {
-		return found, nil, refuse(codeBadSignature, "Credential should be scoped to correct service: '%s'.", found.service)
+	if !found.signedFor(v.service) {
+		return found, nil, wrongService(found.service)
 	}
 	if err := iam.AuthorizeAPI(v.principal, found.service, found.action); err != nil {
+		return found, nil, err
+	}
+	if err := m.throttle.take(v.principal.Account, found.action, m.cfg.now()); err != nil {
 		return found, nil, err
 	}
 	if len(v.body) > MaxSpecBody {
 		return found, nil, entityTooLarge(MaxSpecBody)
 	}
-	if err := checkContent(r.Header, v.body); err != nil {
+	if err := checkContent(p, r.Header, v.body); err != nil {
 		return found, nil, err
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), callTimeout)
 	defer cancel()
 	ctx = context.WithValue(ctx, callKey{}, call{principal: v.principal, requestID: id})
-	out, err := found.call(ctx, incoming{principal: v.principal, labels: labels, query: v.query, body: v.body})
+	out, err := found.call(ctx, in)
 	if err != nil {
 		return found, nil, err
 	}
-	if body, err = encode(out); err != nil {
+	if body, err = p.encode(out); err != nil {
 		return found, nil, fmt.Errorf("encode answer: %w", err)
 	}
 	return found, body, nil
@@ -113,9 +148,9 @@ type panicked struct {
 
 func (p *panicked) Error() string { return fmt.Sprintf("panic: %v", p.value) }
 
-// describe turns an error into an answer. What is not the caller's fault is
-// logged here, and the caller gets no more than the request's id.
-func (m *Mux) describe(log *slog.Logger, r *route, err error) (code string, status int, body []byte) {
+// describe turns an error into what the caller is told. What is not the caller's
+// fault is logged here, and the caller gets no more than the request's id.
+func (m *Mux) describe(log *slog.Logger, r *route, err error) *api.Exception {
 	e := exceptionOf(r, err)
 	if e == nil {
 		e = api.Exceptionf(r.code(codeInternal, codeFailure), http.StatusInternalServerError, "internal error; the server's log has its cause under the id of this request")
@@ -126,16 +161,7 @@ func (m *Mux) describe(log *slog.Logger, r *route, err error) (code string, stat
 	if e.Status >= http.StatusInternalServerError {
 		log.Error("request failed", "cause", err)
 	}
-	body, err = json.Marshal(errorBody{Type: e.Code, Message: e.Message})
-	if err != nil { // a message that is not UTF-8
-		body, _ = json.Marshal(errorBody{Type: e.Code, Message: strings.ToValidUTF8(e.Message, "�")})
-	}
-	return e.Code, e.Status, body
-}
-
-type errorBody struct {
-	Type    string `json:"__type"`
-	Message string `json:"message"`
+	return e
 }
 
 // exceptionOf is the one place that maps errors to what goes over the wire; nil

@@ -92,7 +92,7 @@ func TestContentIsPlainJSON(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			header := http.Header{}
 			header.Set(test.header, test.value)
-			err := checkContent(header, []byte("{}"))
+			err := checkContent(restJSON, header, []byte("{}"))
 			status := 200
 			if err != nil {
 				status = exceptionOf(nil, err).Status

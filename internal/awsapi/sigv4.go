@@ -44,12 +44,14 @@ const (
 	codeIncomplete    = "IncompleteSignatureException"
 	codeBadSignature  = "InvalidSignatureException"
 	codeUnknownClient = "UnrecognizedClientException"
+	codeExpired       = "ExpiredTokenException"
 	codeAccessDenied  = "AccessDeniedException"
 )
 
 const (
 	messageMismatch     = "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and signing method. Consult the service documentation for details."
 	messageInvalidToken = "The security token included in the request is invalid."
+	messageExpired      = "The security token included in the request is expired"
 )
 
 // errKeysUnavailable: the store cannot tell now whether a key exists.
@@ -68,7 +70,8 @@ type signature struct {
 	time          time.Time // the request's own
 	expires       time.Duration
 	presigned     bool
-	token         bool // a security token came along
+	hasToken      bool // a security token came along, be it empty
+	token         string
 }
 
 // scope is the credential scope without the key.
@@ -188,7 +191,7 @@ func parsePresigned(query []param) (signature, error) {
 		return s, refuse(codeIncomplete, "%s must be a number of seconds from 1 to %d, not %s", presignExpires, int(maxExpires/time.Second), quote(fields[presignExpires]))
 	}
 	s.expires, s.presigned = time.Duration(seconds)*time.Second, true
-	_, s.token = fields[presignToken]
+	s.token, s.hasToken = fields[presignToken]
 	return s, nil
 }
 
@@ -236,7 +239,7 @@ func authenticate(ctx context.Context, cfg Config, s signature, forms ...signedF
 	if err := s.checkScope(cfg); err != nil {
 		return iam.Principal{}, err
 	}
-	key, err := cfg.Keys.Key(ctx, s.keyID)
+	key, err := cfg.key(ctx, s)
 	unknown := errors.Is(err, iam.ErrUnknownKey)
 	if err != nil && !unknown {
 		return iam.Principal{}, fmt.Errorf("%w: %w", errKeysUnavailable, err)
@@ -253,10 +256,21 @@ func authenticate(ctx context.Context, cfg Config, s signature, forms ...signedF
 		matched = hmac.Equal([]byte(want), []byte(s.value)) || matched
 	}
 	switch {
-	case unknown, s.token: // no session credentials are issued, so no token is ours
+	case unknown:
 		return iam.Principal{}, refuse(codeUnknownClient, messageInvalidToken)
 	case !matched:
 		return iam.Principal{}, refuse(codeBadSignature, messageMismatch)
+	case !key.Expires.IsZero() && !cfg.now().Before(key.Expires):
+		return iam.Principal{}, refuse(codeExpired, messageExpired)
 	}
 	return key.Principal, nil
+}
+
+// key finds the key that a signature names: with a token it is a session's or
+// none, without one it is not a session's.
+func (c Config) key(ctx context.Context, s signature) (iam.Key, error) {
+	if s.hasToken {
+		return c.Keys.SessionKey(ctx, s.keyID, s.token)
+	}
+	return c.Keys.Key(ctx, s.keyID)
 }

@@ -141,7 +141,7 @@ func authenticateStream(ctx context.Context, cfg Config, r streamRequest) (iam.P
 		return iam.Principal{}, err
 	}
 	if s.service != StreamService {
-		return iam.Principal{}, refuse(codeBadSignature, "Credential should be scoped to correct service: '%s'.", StreamService)
+		return iam.Principal{}, wrongService(StreamService)
 	}
 	if err := s.parseTime(date[0]); err != nil {
 		return iam.Principal{}, err
@@ -155,7 +155,9 @@ func authenticateStream(ctx context.Context, cfg Config, r streamRequest) (iam.P
 	if err := s.checkSigned(mustSign); err != nil {
 		return iam.Principal{}, err
 	}
-	s.token = len(r.header.Get("x-amz-security-token")) > 0
+	if err := s.setToken(r.header.Get("x-amz-security-token")); err != nil {
+		return iam.Principal{}, err
+	}
 	payload := emptyHash
 	if sent := r.header.Get("x-amz-content-sha256"); len(sent) > 0 {
 		if len(sent) > 1 || sent[0] != emptyHash && sent[0] != unsignedPayload {

@@ -151,6 +151,10 @@ func TestStreamProfile(t *testing.T) {
 		{"gRPC core signs without the default port", func(s *attempt) { s.scope.Authority = "fairlead.example"; s.authority = "fairlead.example:443" }, nil, ""},
 		{"root's signature is good too: who may what is another question", func(s *attempt) { s.creds = rootCreds }, nil, ""},
 		{"other metadata may be unsigned", nil, func(s *attempt) { s.md.Set("grpc-previous-rpc-attempts", "1") }, ""},
+		{"a session's is good too", func(s *attempt) { s.creds = sessionCreds }, nil, ""},
+		{"the token of a session with another key", func(s *attempt) { s.creds.SessionToken = sessionCreds.SessionToken }, nil, messageInvalidToken},
+		{"a session without its token", func(s *attempt) { s.creds = sessionCreds; s.creds.SessionToken = "" }, nil, messageInvalidToken},
+		{"two tokens", func(s *attempt) { s.creds = sessionCreds }, func(s *attempt) { s.md.Append("x-amz-security-token", "x") }, "a request has one X-Amz-Security-Token header"},
 		{"5 minutes old", func(s *attempt) { s.at = s.at.Add(-5 * time.Minute) }, nil, ""},
 
 		{"no signature", nil, func(s *attempt) { s.md.Delete("authorization") }, "Missing Authentication Token"},

@@ -21,11 +21,16 @@ const (
 	testRegion  = "us-east-1"
 )
 
-// rootCreds and proxyCreds are the two keys that testKeys knows.
+// rootCreds, proxyCreds and sessionCreds are the keys that testKeys knows.
 var (
 	rootCreds  = aws.Credentials{AccessKeyID: "FLROOT00000000000000", SecretAccessKey: "root/secret+with=odd/bytes"}
 	proxyCreds = aws.Credentials{AccessKeyID: "FLPROXY0000000000000", SecretAccessKey: "the proxy's own secret"}
+
+	sessionCreds = aws.Credentials{AccessKeyID: "ASIASESSION000000000", SecretAccessKey: "the session's secret", SessionToken: "token+of/the=session"}
 )
+
+// sessionEnds is when sessionCreds expire.
+var sessionEnds = signedAt.Add(time.Minute)
 
 type testKeys struct{}
 
@@ -39,6 +44,13 @@ func (testKeys) Key(_ context.Context, id string) (iam.Key, error) {
 		return iam.Key{}, errors.New("the store is away")
 	}
 	return iam.Key{}, fmt.Errorf("key %s: %w", id, iam.ErrUnknownKey)
+}
+
+func (testKeys) SessionKey(_ context.Context, id, token string) (iam.Key, error) {
+	if id != sessionCreds.AccessKeyID || token != sessionCreds.SessionToken {
+		return iam.Key{}, fmt.Errorf("session %s: %w", id, iam.ErrUnknownKey)
+	}
+	return iam.Key{ID: id, Secret: iam.NewSecret(sessionCreds.SecretAccessKey), Expires: sessionEnds, Principal: iam.Principal{Account: testAccount, Kind: iam.Root, AccessKeyID: id}}, nil
 }
 
 // echo answers a few operations with what it was asked, so that the tests see
@@ -115,6 +127,12 @@ func newTestMux(cfg Config) *Mux {
 	m.HandleOperator(http.MethodGet, "/fairlead/v1/widgets/{name}", "DescribeWidget", func(_ context.Context, r *Request) (any, error) {
 		return widget{Name: r.Label("name") + r.Query("suffix")}, nil
 	}, "suffix")
+	m.HandleAction("sts", "GetCallerIdentity", func(_ context.Context, f *Form) (any, error) {
+		if f.Value("Marker") == "panic" {
+			panic("a bug")
+		}
+		return struct{ Arn, Marker string }{f.Principal.ARN(), f.Value("Marker")}, nil
+	}, "Marker")
 	return m
 }
 

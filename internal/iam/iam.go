@@ -9,6 +9,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"time"
 )
 
 // Kind is what sort of principal a key belongs to.
@@ -42,17 +44,28 @@ func (p Principal) ARN() string {
 	return "anonymous"
 }
 
+// SessionKeyPrefix begins the ids of session keys, as AWS's do, and of no others.
+const SessionKeyPrefix = "ASIA"
+
+// Session says whether the principal has signed with a session's credentials.
+func (p Principal) Session() bool { return strings.HasPrefix(p.AccessKeyID, SessionKeyPrefix) }
+
 // Key is an access key and whose it is.
 type Key struct {
 	ID        string
 	Secret    Secret
 	Principal Principal
+	Expires   time.Time // of a session's key; zero: never
 }
 
-// Keys finds access keys. Key returns an error that wraps ErrUnknownKey if
-// there is no such key; any other error means that it cannot tell now.
+// Keys finds access keys. Its methods return an error that wraps ErrUnknownKey
+// if there is no such key; any other error means that it cannot tell now.
 type Keys interface {
+	// Key finds a key that is good until it is deleted.
 	Key(ctx context.Context, accessKeyID string) (Key, error)
+	// SessionKey finds the key of a session, expired or not, by the token that
+	// came along with its id.
+	SessionKey(ctx context.Context, accessKeyID, token string) (Key, error)
 }
 
 // What a refusal comes down to; see Refusal.
@@ -88,7 +101,14 @@ func Refuse(cause error, format string, args ...any) *Refusal {
 // signing name ("appmesh", "fairlead"), operation as in IAM actions. It returns
 // nil or a Refusal with ErrDenied.
 func AuthorizeAPI(p Principal, service, operation string) error {
+	if service == "sts" && operation == "GetSessionToken" && p.Session() {
+		return Refuse(ErrDenied, "Cannot call GetSessionToken with session credentials")
+	}
 	if p.Kind == Root {
+		return nil
+	}
+	// Whoever has a key may ask whose it is, as on AWS.
+	if p.Kind == Proxy && service == "sts" && operation == "GetCallerIdentity" {
 		return nil
 	}
 	return Refuse(ErrDenied, "User: %s is not authorized to perform: %s:%s because the key of a proxy opens the stream of its own resource and nothing else", p.ARN(), service, operation)

@@ -90,6 +90,26 @@ func TestAuthorizeAPI(t *testing.T) {
 			t.Errorf("%v: %v", p, err)
 		}
 	}
+	root, proxy := Principal{Account: ours, Kind: Root, AccessKeyID: "AKIAX"}, Principal{Account: ours, Kind: Proxy, Resource: "mesh/m/virtualNode/n"}
+	session := root
+	session.AccessKeyID = "ASIAX"
+	for _, test := range []struct {
+		p         Principal
+		operation string
+		want      error
+	}{
+		{root, "GetSessionToken", nil}, {root, "GetCallerIdentity", nil},
+		{session, "GetSessionToken", ErrDenied}, {session, "GetCallerIdentity", nil},
+		{proxy, "GetSessionToken", ErrDenied}, {proxy, "GetCallerIdentity", nil},
+		{Principal{}, "GetSessionToken", ErrDenied}, {Principal{}, "GetCallerIdentity", ErrDenied},
+	} {
+		if err := AuthorizeAPI(test.p, "sts", test.operation); !errors.Is(err, test.want) {
+			t.Errorf("%v, sts:%s: %v, want %v", test.p, test.operation, err, test.want)
+		}
+	}
+	if err := AuthorizeAPI(session, "appmesh", "CreateMesh"); err != nil {
+		t.Errorf("a session of the root key: %v", err)
+	}
 }
 
 // TestSecretsDoNotPrint: whatever the way, also inside an unexported field.

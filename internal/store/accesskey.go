@@ -16,6 +16,9 @@ import (
 
 const purposeAccessKey = "access key"
 
+// keyPrefix begins the ids of keys that are good until they are deleted.
+const keyPrefix = "AKIA"
+
 // sealedKey is an access key as it lies sealed in the store. All of it is
 // sealed: who may write to etcd must not be able to make a proxy's key root.
 type sealedKey struct {
@@ -33,13 +36,13 @@ type ProxyKey struct {
 	CreatedAt time.Time
 }
 
-// newKey makes an access key that looks as AWS's do: an id of 20 characters and
-// a secret of 40.
-func newKey(p iam.Principal) iam.Key {
+// newKey makes an access key that looks as AWS's do: an id of 20 characters,
+// of which prefix are the first four, and a secret of 40.
+func newKey(prefix string, p iam.Principal) iam.Key {
 	id, secret := make([]byte, 10), make([]byte, 30)
 	rand.Read(id) // never fails
 	rand.Read(secret)
-	p.AccessKeyID = "AKIA" + base32.StdEncoding.EncodeToString(id)
+	p.AccessKeyID = prefix + base32.StdEncoding.EncodeToString(id)
 	return iam.Key{ID: p.AccessKeyID, Secret: iam.NewSecret(base64.StdEncoding.EncodeToString(secret)), Principal: p}
 }
 
@@ -88,7 +91,7 @@ func (s *Store) CreateProxyKey(ctx context.Context, account, resource string) (i
 	if err := s.room(); err != nil {
 		return iam.Key{}, err
 	}
-	k := newKey(iam.Principal{Account: account, Kind: iam.Proxy, Resource: resource})
+	k := newKey(keyPrefix, iam.Principal{Account: account, Kind: iam.Proxy, Resource: resource})
 	sealed, err := s.sealKey(k, s.now())
 	if err != nil {
 		return iam.Key{}, err

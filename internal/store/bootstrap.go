@@ -116,7 +116,7 @@ func (s *Store) meta(ctx context.Context) (map[string][]byte, error) {
 // before the transaction and becomes the credentials after it, so that a crash
 // between the two loses nothing.
 func (s *Store) found(ctx context.Context) error {
-	root := newKey(iam.Principal{Account: s.config.Account, Kind: iam.Root})
+	root := newKey(keyPrefix, iam.Principal{Account: s.config.Account, Kind: iam.Root})
 	sealedRoot, err := s.sealKey(root, s.now())
 	if err != nil {
 		return err

@@ -18,6 +18,8 @@ import (
 //	/fairlead/change/…                                   its newest change; a deletion leaves it as a tombstone
 //	/fairlead/shrink/…                                   an accepted shrink, under a lease
 //	/fairlead/accesskey/ID                               a sealed access key
+//
+// Sessions are sealed as if they lay at /fairlead/session/ID; nothing lies there.
 const (
 	keyRoot    = "/fairlead/"
 	keySchema  = keyRoot + "meta/schema"

@@ -4,12 +4,19 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 )
 
 // rootTag marks the files whose tests need root.
 const rootTag = "root"
+
+// guide runs the commands of the user's pages, which take these programs.
+// tools/packages.sh installs them, as root.
+const guide = "e2e/guide"
+
+var guidePrograms = []string{"curl", "openssl"}
 
 func lint(ctx context.Context, r *runner) error {
 	files, err := lines(ctx, "git", "ls-files", "--cached", "--others", "--exclude-standard", "*.go")
@@ -47,6 +54,10 @@ func (r *runner) goTestSplit(ctx context.Context, choose func(pkg string) bool, 
 		if !choose(p.ImportPath) || !p.hasTests() {
 			continue
 		}
+		if missing := missingPrograms(p.ImportPath); len(missing) > 0 {
+			r.notRun = append(r.notRun, fmt.Sprintf("%s: needs %s", p.ImportPath, strings.Join(missing, " and ")))
+			continue
+		}
 		paths = append(paths, p.ImportPath)
 		if !r.root {
 			for _, test := range p.rootTests {
@@ -67,6 +78,19 @@ func (r *runner) goTestSplit(ctx context.Context, choose func(pkg string) bool, 
 		r.notRun = append(r.notRun, "the race detector: needs gcc")
 	}
 	return r.goTest(ctx, append(flags, paths...)...)
+}
+
+// missingPrograms names what a package's tests run and this machine lacks.
+func missingPrograms(importPath string) (missing []string) {
+	if !strings.HasSuffix(importPath, guide) {
+		return nil
+	}
+	for _, name := range guidePrograms {
+		if _, err := exec.LookPath(name); err != nil {
+			missing = append(missing, name)
+		}
+	}
+	return missing
 }
 
 // teeth shows that each guard's test bites: built without the guard, by the tag
