@@ -210,7 +210,10 @@ func (d *draft) sign(i *issuer, key crypto.Signer, throwaway *ecdsa.PrivateKey) 
 	if err != nil {
 		return nil, err
 	}
-	return der, d.verify(der, tbs, i.public)
+	if err := d.verify(der, tbs, i.public); err != nil {
+		return nil, err
+	}
+	return der, nil
 }
 
 // verify reads the certificate again: its signed part must be the one that was

@@ -237,6 +237,77 @@ func TestChainsAndPathLengths(t *testing.T) {
 	}
 }
 
+func TestSelfSigningIsForTheAuthoritysOwnCSR(t *testing.T) {
+	key := testKey(t, P256)
+	r := selfRequest(t, testKey(t, P256), "another")
+	if _, err := SelfSign(key.Signer(), r); KindOf(err) != InvalidArgs {
+		t.Errorf("another's CSR: %v", err)
+	}
+	r = selfRequest(t, key, "own")
+	r.Template = named(t, "SubordinateCACertificate_PathLen0")
+	if _, err := SelfSign(key.Signer(), r); KindOf(err) != InvalidState {
+		t.Errorf("a subordinate's template: %v", err)
+	}
+}
+
+func TestLeavesOfAnAuthorityThatIsNotValid(t *testing.T) {
+	authority, _ := testAuthority(t, P256)
+	for _, now := range []time.Time{start.AddDate(10, 0, 1), start.AddDate(-1, 0, 0)} {
+		if _, err := authority.Issue(Names{DNS: []string{"a.local"}}, now, time.Hour); KindOf(err) != InvalidState {
+			t.Errorf("at %s: %v", now, err)
+		}
+	}
+}
+
+// TestAuthorityWithoutKeyID has what it issues name it by SHA-1 of its key, as
+// AWS does.
+func TestAuthorityWithoutKeyID(t *testing.T) {
+	m := forge(t, "old", nil, func(c *x509.Certificate) {
+		c.KeyUsage, c.BasicConstraintsValid, c.ExtraExtensions = caUsage, false, []pkix.Extension{basicConstraintsExtension(true, -1, true)}
+	})
+	authority, err := NewAuthority(m.Certificate, nil, m.key.Signer())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := documentedKeyID(spkiBits(t, m.Certificate))
+	raw, err := authority.SignCRL(CRL{ThisUpdate: start, NextUpdate: start.Add(time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := x509.ParseRevocationList(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if leaf := testLeaf(t, authority); len(m.SubjectKeyId) > 0 || !bytes.Equal(leaf.AuthorityKeyId, want) || !bytes.Equal(list.AuthorityKeyId, want) {
+		t.Errorf("authority %x; its leaf names %x, its CRL %x, want %x", m.SubjectKeyId, leaf.AuthorityKeyId, list.AuthorityKeyId, want)
+	}
+}
+
+// TestRoomBelow counts as RFC 5280 4.2.1.9 does: a certificate that an
+// authority has for its own new key is not one more.
+func TestRoomBelow(t *testing.T) {
+	of := func(subject, issuer string, pathLen int) *x509.Certificate {
+		return &x509.Certificate{RawSubject: []byte(subject), RawIssuer: []byte(issuer), MaxPathLen: pathLen, MaxPathLenZero: pathLen == 0}
+	}
+	for _, c := range []struct {
+		chain []*x509.Certificate
+		want  int
+		bad   bool
+	}{
+		{[]*x509.Certificate{of("root", "root", -1)}, -1, false},
+		{[]*x509.Certificate{of("root", "root", 2)}, 2, false},
+		{[]*x509.Certificate{of("sub", "root", -1), of("root", "root", 2)}, 1, false},
+		{[]*x509.Certificate{of("sub", "root", 0), of("root", "root", 2)}, 0, false},
+		{[]*x509.Certificate{of("sub", "root", -1), of("root", "root", 0)}, 0, true},
+		{[]*x509.Certificate{of("root", "root", -1), of("root", "root", 1)}, 1, false},
+		{[]*x509.Certificate{of("sub", "root", -1), of("root", "root", -1), of("root", "root", 1)}, 0, false},
+	} {
+		if room, err := roomBelow(c.chain); (err != nil) != c.bad || room != c.want {
+			t.Errorf("%d certificates: room %d, %v; want %d", len(c.chain), room, err, c.want)
+		}
+	}
+}
+
 // constrainedAuthority has name constraints of every kind.
 func constrainedAuthority(t *testing.T) *Authority {
 	t.Helper()
@@ -348,7 +419,7 @@ func TestWhatIsSignedIsLintedAndVerified(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := benchRequest(t)
-	if der, err := authority.IssueCertificate(r); err == nil || der != nil && KindOf(err) != "" {
+	if der, err := authority.IssueCertificate(r); err == nil || der != nil || KindOf(err) != "" {
 		t.Errorf("a wrong signature: %v, want it refused as a failure of ours", err)
 	}
 	if signer.asked != 1 {
