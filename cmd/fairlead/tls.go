@@ -237,8 +237,13 @@ func (o *ownCertificate) get() (*tls.Certificate, error) {
 // hostNames are what clients on this host or on its networks call it.
 func hostNames(addresses ...string) ca.Names {
 	names := ca.Names{DNS: []string{"localhost"}, IPs: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}}
-	if host, err := os.Hostname(); err == nil && host != "localhost" {
-		names.DNS = append(names.DNS, host)
+	name := func(host string) { // what is no DNS name nobody can verify
+		if ca.CheckDNSName(host) == nil && !slices.Contains(names.DNS, host) {
+			names.DNS = append(names.DNS, host)
+		}
+	}
+	if host, err := os.Hostname(); err == nil {
+		name(host)
 	}
 	add := func(ip net.IP) {
 		if !ip.IsUnspecified() && !slices.ContainsFunc(names.IPs, ip.Equal) {
@@ -252,8 +257,8 @@ func hostNames(addresses ...string) ca.Names {
 		}
 		if ip := net.ParseIP(host); ip != nil {
 			add(ip)
-		} else if host != "" && !slices.Contains(names.DNS, host) {
-			names.DNS = append(names.DNS, host)
+		} else {
+			name(host)
 		}
 	}
 	interfaces, err := net.InterfaceAddrs()

@@ -1,61 +1,113 @@
-// Package ca makes certificate authorities and issues certificates from them.
-// Names and usages come from the caller's template, never from a request.
-// What it does not do: keep anything (that is package store) or decide when to
-// renew (package secrets, with the CA issue).
+// Package ca makes certificate authorities and decides what each certificate,
+// CRL and OCSP answer of theirs looks like, byte by byte: by Private CA's
+// templates (template.go) or by the profile of Fairlead's own leaves (leaf.go).
+// It refuses what an authority must not sign, lints each certificate before the
+// real key signs it and verifies it afterwards; it checks authorities and
+// certificates that are imported.
+// What it does not do: keep anything, know the time, or decide who may have
+// which name and when to renew; that is the caller's. A caller's mistake is a
+// Fault. The rules are those of RFC 5280 and of AWS's documentation of ACM and
+// Private CA; docs/architecture.md has its place among the packages.
 package ca
 
 import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/fips140"
 	"crypto/rand"
+	"crypto/sha1"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"math/big"
-	"net"
-	"net/url"
 	"time"
 )
 
-// backdate lets a certificate work on hosts whose clocks run behind.
-const backdate = 5 * time.Minute
-
-// Authority is a certificate authority with its signing key.
+// Authority is a certificate authority with its signing key. It may be used by
+// many goroutines if its key may.
 type Authority struct {
 	Certificate *x509.Certificate
-	key         crypto.Signer
+	// Chain are the authorities above it, root last; none for a root.
+	Chain []*x509.Certificate
+
+	key       crypto.Signer
+	issuer    issuer
+	throwaway *ecdsa.PrivateKey // signs what is linted
 }
 
-// Names are the subject alternative names of a leaf.
-type Names struct {
-	DNS  []string
-	URIs []string
-	IPs  []net.IP
+// issuer is what an issued certificate takes from its authority.
+type issuer struct {
+	name      []byte // DER
+	keyID     []byte
+	public    crypto.PublicKey
+	notBefore time.Time
+	notAfter  time.Time
+	below     int                 // how many authorities may stand below; negative: any number
+	chain     []*x509.Certificate // the authority and those above it: whose constraints apply
 }
 
-// Leaf is an issued certificate and its key, PEM. The chain is the leaf alone:
-// the root does not travel.
-type Leaf struct {
-	Chain []byte
-	Key   []byte
-}
-
-// NewRoot makes a self-signed P-256 root authority, valid from now for life.
-func NewRoot(commonName string, now time.Time, life time.Duration) (*Authority, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("generate key of %s: %w", commonName, err)
+// NewAuthority joins an authority's certificate, those above it (root last) and
+// the key, which may live in a key service. It is an InvalidState fault if that
+// certificate may not sign others.
+func NewAuthority(certificate *x509.Certificate, chain []*x509.Certificate, key crypto.Signer) (*Authority, error) {
+	if !samePublicKey(key.Public(), certificate.PublicKey) {
+		return nil, faultf(CertificateMismatch, "the key is not the one of the certificate of %s", certificate.Subject)
 	}
-	template, err := template(now, life)
+	whole := append([]*x509.Certificate{certificate}, chain...)
+	if err := checkLinks(whole); err != nil {
+		return nil, err
+	}
+	below, err := roomBelow(whole)
 	if err != nil {
 		return nil, err
 	}
-	template.Subject = pkix.Name{CommonName: commonName}
-	template.IsCA, template.BasicConstraintsValid = true, true
-	template.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	keyID := certificate.SubjectKeyId
+	if len(keyID) == 0 {
+		bits, err := keyBits(certificate.RawSubjectPublicKeyInfo)
+		if err != nil {
+			return nil, err
+		}
+		keyID = parityKeyID(bits)
+	}
+	throwaway, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("generate the key for linting: %w", err)
+	}
+	return &Authority{
+		Certificate: certificate, Chain: chain, key: key, throwaway: throwaway,
+		issuer: issuer{
+			name: certificate.RawSubject, keyID: keyID, public: certificate.PublicKey,
+			notBefore: certificate.NotBefore, notAfter: certificate.NotAfter, below: below, chain: whole,
+		},
+	}, nil
+}
+
+// ownBackdate lets Fairlead's own certificates work on hosts whose clocks run
+// behind.
+const ownBackdate = 5 * time.Minute
+
+// NewRoot makes a self-signed P-256 root authority, valid from now for life.
+func NewRoot(commonName string, now time.Time, life time.Duration) (*Authority, error) {
+	key, err := GenerateKey(P256)
+	if err != nil {
+		return nil, err
+	}
+	serial, err := NewSerial(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: serial.Int(), NotBefore: now.Add(-ownBackdate), NotAfter: now.Add(life),
+		Subject: pkix.Name{CommonName: commonName},
+		IsCA:    true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key.Signer())
 	if err != nil {
 		return nil, fmt.Errorf("self-sign %s: %w", commonName, err)
 	}
@@ -63,10 +115,10 @@ func NewRoot(commonName string, now time.Time, life time.Duration) (*Authority, 
 	if err != nil {
 		return nil, fmt.Errorf("parse %s: %w", commonName, err)
 	}
-	return &Authority{Certificate: certificate, key: key}, nil
+	return NewAuthority(certificate, nil, key.Signer())
 }
 
-// Load reads an authority as PEM and EncodeKey wrote it.
+// Load reads an authority without a chain as PEM and EncodeKey wrote it.
 func Load(certificatePEM, keyPEM []byte) (*Authority, error) {
 	block, _ := pem.Decode(certificatePEM)
 	if block == nil {
@@ -80,68 +132,27 @@ func Load(certificatePEM, keyPEM []byte) (*Authority, error) {
 	if block == nil {
 		return nil, fmt.Errorf("load authority %s: no PEM key", certificate.Subject)
 	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	key, err := ParsePrivateKey(block.Bytes)
 	if err != nil {
 		return nil, fmt.Errorf("load key of authority %s: %w", certificate.Subject, err)
 	}
-	key, ok := parsed.(*ecdsa.PrivateKey)
-	if !ok || !key.PublicKey.Equal(certificate.PublicKey) {
-		return nil, fmt.Errorf("load authority %s: the key is not the certificate's", certificate.Subject)
+	authority, err := NewAuthority(certificate, nil, key.Signer())
+	if err != nil {
+		return nil, fmt.Errorf("load authority %s: %w", certificate.Subject, err)
 	}
-	return &Authority{Certificate: certificate, key: key}, nil
+	return authority, nil
 }
 
 // PEM is the authority's certificate.
-func (a *Authority) PEM() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.Certificate.Raw})
-}
+func (a *Authority) PEM() []byte { return EncodePEM(a.Certificate.Raw) }
 
 // EncodeKey is the authority's private key, PKCS #8 in PEM.
 func (a *Authority) EncodeKey() ([]byte, error) { return encodeKey(a.key) }
 
-// Issue makes a new P-256 key and a certificate for it, for servers and
-// clients, valid from now for life but never longer than the authority.
-func (a *Authority) Issue(names Names, now time.Time, life time.Duration) (*Leaf, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("generate leaf key: %w", err)
-	}
-	template, err := template(now, life)
-	if err != nil {
-		return nil, err
-	}
-	if template.NotAfter.After(a.Certificate.NotAfter) {
-		template.NotAfter = a.Certificate.NotAfter
-	}
-	template.BasicConstraintsValid = true
-	template.KeyUsage = x509.KeyUsageDigitalSignature
-	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-	template.DNSNames, template.IPAddresses = names.DNS, names.IPs
-	for _, text := range names.URIs {
-		uri, err := url.Parse(text)
-		if err != nil {
-			return nil, fmt.Errorf("issue for URI %q: %w", text, err)
-		}
-		template.URIs = append(template.URIs, uri)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.Certificate, key.Public(), a.key)
-	if err != nil {
-		return nil, fmt.Errorf("issue from %s: %w", a.Certificate.Subject, err)
-	}
-	keyPEM, err := encodeKey(key)
-	if err != nil {
-		return nil, err
-	}
-	return &Leaf{Chain: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), Key: keyPEM}, nil
-}
-
-// template has a serial of 128 random bits (design.md 6) and the validity.
-func template(now time.Time, life time.Duration) (*x509.Certificate, error) {
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 128))
-	if err != nil {
-		return nil, fmt.Errorf("draw serial: %w", err)
-	}
-	return &x509.Certificate{SerialNumber: serial, NotBefore: now.Add(-backdate), NotAfter: now.Add(life)}, nil
+// EncodePEM is a certificate as ACM returns it, with a newline at its end.
+// Private CA's have none: trim it there.
+func EncodePEM(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
 func encodeKey(key crypto.Signer) ([]byte, error) {
@@ -150,4 +161,45 @@ func encodeKey(key crypto.Signer) ([]byte, error) {
 		return nil, fmt.Errorf("encode key: %w", err)
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}
+
+// Serial is a certificate's serial number: 128 random bits (design.md 6).
+type Serial [16]byte
+
+// NewSerial draws a serial.
+func NewSerial(random io.Reader) (Serial, error) {
+	var s Serial
+	if _, err := io.ReadFull(random, s[:]); err != nil {
+		return Serial{}, fmt.Errorf("draw serial: %w", err)
+	}
+	return s, nil
+}
+
+// String is the serial as it ends a certificate's ARN: 32 hexadecimal digits.
+func (s Serial) String() string { return hex.EncodeToString(s[:]) }
+
+// Int is the serial as the positive number that it is.
+func (s Serial) Int() *big.Int { return new(big.Int).SetBytes(s[:]) }
+
+// parityKeyID is the key id that AWS gives: SHA-1 of the key's bits (RFC 5280
+// 4.2.1.2). In FIPS mode it is ownKeyID: an id is only a name, and nothing
+// then may call SHA-1.
+func parityKeyID(bits []byte) []byte {
+	if fips140.Enabled() {
+		return ownKeyID(bits)
+	}
+	sum := sha1.Sum(bits)
+	return sum[:]
+}
+
+// ownKeyID is the leftmost 160 bits of SHA-256 of the key's bits (RFC 7093,
+// method 1).
+func ownKeyID(bits []byte) []byte {
+	sum := sha256.Sum256(bits)
+	return sum[:20]
+}
+
+func samePublicKey(a, b crypto.PublicKey) bool {
+	key, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && key.Equal(b)
 }
