@@ -20,7 +20,6 @@ import (
 	"github.com/fairlead/fairlead/internal/iam"
 	"github.com/fairlead/fairlead/internal/server"
 	"github.com/fairlead/fairlead/internal/store"
-	"github.com/fairlead/fairlead/internal/sts"
 	"github.com/fairlead/fairlead/internal/xds"
 )
 
@@ -145,7 +144,7 @@ func (p *controlPlane) routes() error {
 	awsapi.Mount(mux, appmesh.SigningName, appmesh.Service(service), appmesh.Operations)
 	operator := &server.Operator{Store: p.store, Account: p.config.AccountID, Graphs: graphs, Proxies: p.xds, Now: time.Now, Log: p.log}
 	operator.Mount(mux)
-	(&sts.Service{Store: p.store, Now: time.Now}).Mount(mux)
+	(&server.STS{Store: p.store, Now: time.Now}).Mount(mux)
 	p.api = server.WithWarnings(mux)
 	return nil
 }

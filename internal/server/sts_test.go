@@ -1,4 +1,4 @@
-package sts
+package server_test
 
 import (
 	"context"
@@ -26,6 +26,7 @@ import (
 
 	"github.com/fairlead/fairlead/api/appmesh"
 	"github.com/fairlead/fairlead/internal/awsapi"
+	"github.com/fairlead/fairlead/internal/server"
 	"github.com/fairlead/fairlead/internal/store"
 )
 
@@ -76,13 +77,13 @@ func newScene(t *testing.T) *scene {
 	}
 	s.proxy = aws.Credentials{AccessKeyID: key.ID, SecretAccessKey: key.Secret.Reveal()}
 	mux := awsapi.NewMux(awsapi.Config{Keys: s.store, Region: region, Now: s.now})
-	(&Service{Store: s.store, Now: s.now}).Mount(mux)
+	(&server.STS{Store: s.store, Now: s.now}).Mount(mux)
 	awsapi.Mount[appmesh.Service](mux, appmesh.SigningName, meshes{}, appmesh.Operations)
-	server := httptest.NewUnstartedServer(nil)
-	server.Config = awsapi.NewServer(mux, nil)
-	server.Start()
-	t.Cleanup(server.Close)
-	s.url = server.URL
+	web := httptest.NewUnstartedServer(nil)
+	web.Config = awsapi.NewServer(mux, nil)
+	web.Start()
+	t.Cleanup(web.Close)
+	s.url = web.URL
 	return s
 }
 

@@ -1,8 +1,4 @@
-// Package sts is the part of AWS STS that clients of App Mesh need: who a caller
-// is (Terraform and scripts ask first) and temporary credentials for it. It
-// decides how long a session lives; who may have one is package iam's, what a
-// token holds is package store's. It follows facts/certificates.md D.
-package sts
+package server
 
 import (
 	"context"
@@ -15,28 +11,31 @@ import (
 	"github.com/fairlead/fairlead/internal/store"
 )
 
-// SigningName is the service that a request's credential scope must name.
-const SigningName = "sts"
+// stsName is the service that a request's credential scope must name.
+const stsName = "sts"
 
 // How long a session lives, in seconds, as AWS has it.
 const (
-	leastDuration   = 900
-	mostDuration    = 129600
-	defaultDuration = 43200
+	leastSession   = 900
+	mostSession    = 129600
+	defaultSession = 43200
 	// A longer session of the account's root is cut to this.
-	rootDuration = 3600
+	rootSession = 3600
 )
 
-// Service implements the actions. All members are needed.
-type Service struct {
+// STS is the part of AWS STS that clients of App Mesh need: who a caller is
+// (Terraform and scripts ask first) and temporary credentials for it. It decides
+// how long a session lives; who may have one is package iam's, what a token
+// holds is package store's (facts/certificates.md D).
+type STS struct {
 	Store *store.Store
 	Now   func() time.Time
 }
 
 // Mount routes the actions.
-func (s *Service) Mount(mux *awsapi.Mux) {
-	mux.HandleAction(SigningName, "GetCallerIdentity", s.callerIdentity)
-	mux.HandleAction(SigningName, "GetSessionToken", s.sessionToken, "DurationSeconds", "SerialNumber", "TokenCode")
+func (s *STS) Mount(mux *awsapi.Mux) {
+	mux.HandleAction(stsName, "GetCallerIdentity", s.callerIdentity)
+	mux.HandleAction(stsName, "GetSessionToken", s.sessionToken, "DurationSeconds", "SerialNumber", "TokenCode")
 }
 
 type callerIdentity struct {
@@ -45,7 +44,7 @@ type callerIdentity struct {
 	Account string
 }
 
-func (s *Service) callerIdentity(_ context.Context, f *awsapi.Form) (any, error) {
+func (s *STS) callerIdentity(_ context.Context, f *awsapi.Form) (any, error) {
 	id := callerIdentity{Arn: f.Principal.ARN(), UserID: f.Principal.Account, Account: f.Principal.Account}
 	if f.Principal.Kind != iam.Root {
 		id.UserID = f.Principal.AccessKeyID
@@ -60,16 +59,16 @@ type sessionToken struct {
 	Expiration      string `xml:"Credentials>Expiration"`
 }
 
-func (s *Service) sessionToken(ctx context.Context, f *awsapi.Form) (any, error) {
+func (s *STS) sessionToken(ctx context.Context, f *awsapi.Form) (any, error) {
 	if f.Value("SerialNumber") != "" || f.Value("TokenCode") != "" {
 		return nil, api.Exceptionf("AccessDeniedException", http.StatusForbidden, "MultiFactorAuthentication failed: this server knows no MFA devices; leave SerialNumber and TokenCode out")
 	}
-	seconds, err := f.Int("DurationSeconds", leastDuration, mostDuration, defaultDuration)
+	seconds, err := f.Int("DurationSeconds", leastSession, mostSession, defaultSession)
 	if err != nil {
 		return nil, err
 	}
 	if f.Principal.Kind == iam.Root {
-		seconds = min(seconds, rootDuration)
+		seconds = min(seconds, rootSession)
 	}
 	// The answer's Expiration has whole seconds, and so has the session.
 	expires := s.Now().UTC().Truncate(time.Second).Add(time.Duration(seconds) * time.Second)
