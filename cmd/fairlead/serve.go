@@ -134,7 +134,7 @@ func (p *controlPlane) routes() error {
 			return awsapi.VerifyStream(ctx, wire, method)
 		},
 		Revocations: p.store.WatchRevocations,
-		TLS:         p.tls.config("h2"), NewCompiler: graphs.Compiler, Metrics: metrics, Log: p.log,
+		TLS:         p.tls.config("h2"), NewCompiler: graphs.Compiler, ProxyLimit: p.config.quotas.Proxies, Metrics: metrics, Log: p.log,
 	})
 	if err != nil {
 		return err

@@ -270,3 +270,35 @@ func TestDeletedKey(t *testing.T) {
 	}
 	v.healthy(t, 10*time.Second)
 }
+
+// TestProxyQuota: an endpoint has as many proxies as its quota allows, and as
+// one leaves another may come.
+func TestProxyQuota(t *testing.T) {
+	t.Parallel()
+	v := newVictim(t, meshtest.ServerOptions{Args: []string{"--quota", "envoys-per-virtual-node=2"}})
+	key := v.ProxyCredentials(t, serverNode)
+	open := func() (end func(), err error) {
+		conn := v.dial(t, &key)
+		stream := openDelta(t, conn)
+		if err := stream.Send(clusters(serverNode)); err != nil {
+			return nil, err
+		}
+		_, err = stream.Recv()
+		return func() { conn.Close() }, err //nolint:errcheck // it ends the stream
+	}
+	leave, err := open()
+	if err == nil {
+		_, err = open()
+	}
+	if err != nil {
+		t.Fatalf("within the quota: %v", err)
+	}
+	if _, err := open(); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("one too many: got %v, want %s", err, codes.ResourceExhausted)
+	}
+	leave()
+	meshtest.Eventually(t, 10*time.Second, func(context.Context) error {
+		_, err := open()
+		return err
+	})
+}

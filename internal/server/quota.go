@@ -30,9 +30,15 @@ var quotas = []quota{
 	{"routes-per-virtual-router", 2_000, 50, "routes of a virtual router"},
 	{"gateway-routes-per-virtual-gateway", 2_000, 10, "gateway routes of a virtual gateway"},
 	{backendsQuota, 2_000, 50, "backends of a virtual node"},
+	{nodeProxiesQuota, 50_000, 50, "proxies of a virtual node that one server serves"},
+	{gatewayProxiesQuota, 50_000, 50, "proxies of a virtual gateway that one server serves"},
 }
 
-const backendsQuota = "backends-per-virtual-node"
+const (
+	backendsQuota       = "backends-per-virtual-node"
+	nodeProxiesQuota    = "envoys-per-virtual-node"
+	gatewayProxiesQuota = "envoys-per-virtual-gateway"
+)
 
 // maxQuota keeps counting cheap: a quota near its limit is counted in the store.
 const maxQuota = 1_000_000
@@ -80,6 +86,14 @@ func (q Quotas) limit(name string) int {
 		}
 	}
 	return 0
+}
+
+// Proxies is how many proxies of one mesh endpoint a server may serve.
+func (q Quotas) Proxies(of mesh.Kind) int {
+	if of == mesh.KindVirtualGateway {
+		return q.limit(gatewayProxiesQuota)
+	}
+	return q.limit(nodeProxiesQuota)
 }
 
 // room refuses the creation of one more resource than its quota allows. That it

@@ -207,7 +207,7 @@ func writeQuotas(w *strings.Builder) {
 
 Set with ` + "`--quota NAME=VALUE`" + `, the same on every server of a store. They count what is the mesh owner's, whoever makes it, in the
 transaction that makes it: creates that race end at the quota. What is there already stays when a quota becomes less.
-That a route has at most 10 weighted targets is in the model, and fixed.
+Proxies are counted by each server for itself; one too many is refused with gRPC status 8, and tries again. That a route has at most 10 weighted targets is in the model, and fixed.
 
 | quota | default | App Mesh's | counts |
 |---|---|---|---|

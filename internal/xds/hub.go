@@ -49,7 +49,7 @@ type Hub struct {
 	metrics     *Metrics
 	log         *slog.Logger
 	now         func() time.Time
-	limit       int // proxies per endpoint; 0: no limit
+	limit       func(mesh.Kind) int // proxies of an endpoint; nil: any number
 
 	mu     sync.Mutex
 	owners map[mesh.Name]*owner
@@ -64,7 +64,7 @@ type lostEndpoint struct {
 }
 
 func newHub(c Config) *Hub {
-	return &Hub{source: c.Source, newCompiler: c.NewCompiler, metrics: c.Metrics, log: c.Log, now: c.Now, limit: c.ProxiesPerEndpoint,
+	return &Hub{source: c.Source, newCompiler: c.NewCompiler, metrics: c.Metrics, log: c.Log, now: c.Now, limit: c.ProxyLimit,
 		owners: map[mesh.Name]*owner{}, alarmed: map[lostEndpoint]bool{}}
 }
 

@@ -243,7 +243,7 @@ func (c *client) silent() {
 func TestStatusesOfRefusedStreams(t *testing.T) {
 	source := newMemory()
 	source.views[demo] = view(demo, 10, "node a", "node b")
-	r := startServer(t, source, func(c *Config) { c.ProxiesPerEndpoint = 1 })
+	r := startServer(t, source, func(c *Config) { c.ProxyLimit = func(mesh.Kind) int { return 1 } })
 	first := r.as(Delta, "mesh/demo/virtualNode/b", nil)
 	first.clusters()
 	for _, tc := range []struct {

@@ -294,8 +294,8 @@ func (o *owner) take(p *proxy) error {
 		return o.refuseUnknown(p)
 	}
 	key := groupKey{p.endpoint, p.shape}
-	if limit := o.hub.limit; limit > 0 && o.count(p.endpoint) >= limit {
-		return status.Errorf(codes.ResourceExhausted, "%s has %d proxies, the most that it may have", p.endpoint, limit)
+	if limit := o.hub.limit; limit != nil && o.count(p.endpoint) >= limit(p.endpoint.Kind) {
+		return status.Errorf(codes.ResourceExhausted, "%s has %d proxies, the most that it may have", p.endpoint, limit(p.endpoint.Kind))
 	}
 	g := o.groups[key]
 	if g == nil {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/fairlead/fairlead/internal/envoy"
 	"github.com/fairlead/fairlead/internal/iam"
+	"github.com/fairlead/fairlead/internal/mesh"
 )
 
 // shutdownTimeout bounds how long Serve waits for streams to end.
@@ -36,8 +37,9 @@ type Config struct {
 	// NewCompiler makes the stages between store and streams for one mesh. nil:
 	// mesh.Build and envoy.Builder.
 	NewCompiler func() Compiler
-	// ProxiesPerEndpoint refuses further proxies with status 8. 0: no limit.
-	ProxiesPerEndpoint int
+	// ProxyLimit is how many proxies an endpoint of a kind may have here; further
+	// ones are refused with status 8. nil: any number.
+	ProxyLimit func(mesh.Kind) int
 	SendTimeout        time.Duration    // as in Handler
 	Metrics            *Metrics         // nil: none
 	Log                *slog.Logger     // nil: silent

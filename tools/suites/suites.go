@@ -132,7 +132,8 @@ func fuzz(ctx context.Context, r *runner) error {
 	for _, p := range packages {
 		for _, target := range p.fuzzTargets {
 			targets++
-			outcome, err := quietTest(ctx, "-run", "^$", "-fuzz", "^"+target+"$", "-fuzztime", r.fuzzTime.String(), p.ImportPath)
+			outcome, err := quietTest(ctx, "-run", "^$", "-fuzz", "^"+target+"$", "-fuzztime", r.fuzzTime.String(),
+				"-fuzzminimizetime", "20x", p.ImportPath) // by default it may minimise one input all the time
 			if err == nil && (outcome.failed > 0 || outcome.broken != "") {
 				err = fmt.Errorf("%s\n%s", outcome.broken, outcome.output)
 			}
