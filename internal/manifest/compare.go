@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/fairlead/fairlead/api/appmesh"
+	"github.com/fairlead/fairlead/internal/mesh"
 )
 
 // SameSpec reports whether the server would answer with the spec that it has
@@ -27,33 +28,13 @@ func SameSpec(file, server any) (bool, error) {
 	return bytes.Equal(a, b), nil
 }
 
-// served is a spec as the server answers with it: a health check gets its
-// listener's port if it has none, the only thing that App Mesh fills in (facts
-// A.6).
+// served is a spec as the server answers with it.
 func served(spec any) any {
 	switch spec := spec.(type) {
 	case *appmesh.VirtualNodeSpec:
-		filled := *spec
-		filled.Listeners = slices.Clone(spec.Listeners)
-		for i, l := range filled.Listeners {
-			if l.HealthCheck != nil && l.HealthCheck.Port == nil && l.PortMapping != nil {
-				check := *l.HealthCheck
-				check.Port = &l.PortMapping.Port
-				filled.Listeners[i].HealthCheck = &check
-			}
-		}
-		return &filled
+		return mesh.FilledNode(spec)
 	case *appmesh.VirtualGatewaySpec:
-		filled := *spec
-		filled.Listeners = slices.Clone(spec.Listeners)
-		for i, l := range filled.Listeners {
-			if l.HealthCheck != nil && l.HealthCheck.Port == nil && l.PortMapping != nil {
-				check := *l.HealthCheck
-				check.Port = &l.PortMapping.Port
-				filled.Listeners[i].HealthCheck = &check
-			}
-		}
-		return &filled
+		return mesh.FilledGateway(spec)
 	}
 	return spec
 }

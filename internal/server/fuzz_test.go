@@ -8,6 +8,7 @@ import (
 	"github.com/fairlead/fairlead/api/appmesh"
 	"github.com/fairlead/fairlead/internal/awsapi"
 	"github.com/fairlead/fairlead/internal/iam"
+	"github.com/fairlead/fairlead/internal/mesh"
 )
 
 // FuzzARN: an ARN is refused with a message, or is the one of what it names.
@@ -44,13 +45,13 @@ func FuzzRules(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, spec []byte) {
 		if node, ok := valid(spec, virtualNodeRules); ok {
-			if found := check(virtualNodeRules, fillNode(node)); len(found) > 0 {
+			if found := check(virtualNodeRules, mesh.FilledNode(node)); len(found) > 0 {
 				t.Errorf("filled in, it is refused: %v", found)
 			}
 			nodeCertificates(node)
 		}
 		if gateway, ok := valid(spec, virtualGatewayRules); ok {
-			if found := check(virtualGatewayRules, fillGateway(gateway)); len(found) > 0 {
+			if found := check(virtualGatewayRules, mesh.FilledGateway(gateway)); len(found) > 0 {
 				t.Errorf("filled in, it is refused: %v", found)
 			}
 			gatewayCertificates(gateway)

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"slices"
 
 	"github.com/fairlead/fairlead/api/appmesh"
 	"github.com/fairlead/fairlead/internal/mesh"
@@ -12,21 +11,7 @@ import (
 var virtualGateways = kind[appmesh.VirtualGatewaySpec]{
 	kind: mesh.KindVirtualGateway, noun: "VirtualGateway", nameMember: "virtualGatewayName", quota: "virtual-gateways-per-mesh",
 	rules: virtualGatewayRules,
-	fill:  fillGateway, certificates: gatewayCertificates, unused: gatewayUnused, warnings: (*Service).gatewayWarnings,
-}
-
-// fillGateway sets the port of a health check, as fillNode does.
-func fillGateway(spec *appmesh.VirtualGatewaySpec) *appmesh.VirtualGatewaySpec {
-	filled := *spec
-	filled.Listeners = slices.Clone(spec.Listeners)
-	for i, l := range filled.Listeners {
-		if l.HealthCheck != nil && l.HealthCheck.Port == nil && l.PortMapping != nil {
-			check := *l.HealthCheck
-			check.Port = &l.PortMapping.Port
-			filled.Listeners[i].HealthCheck = &check
-		}
-	}
-	return &filled
+	fill:  mesh.FilledGateway, certificates: gatewayCertificates, unused: gatewayUnused, warnings: (*Service).gatewayWarnings,
 }
 
 func gatewayUnused(tx *store.Tx, at location) error {

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"slices"
 
 	"github.com/fairlead/fairlead/api/appmesh"
 	"github.com/fairlead/fairlead/internal/mesh"
@@ -12,22 +11,7 @@ import (
 var virtualNodes = kind[appmesh.VirtualNodeSpec]{
 	kind: mesh.KindVirtualNode, noun: "VirtualNode", nameMember: "virtualNodeName", quota: "virtual-nodes-per-mesh",
 	rules: virtualNodeRules,
-	fill:  fillNode, within: backendsWithin, certificates: nodeCertificates, unused: nodeUnused, warnings: (*Service).nodeWarnings,
-}
-
-// fillNode sets the port of a health check, the only member that App Mesh fills
-// in; clients compare the rest with what they sent (facts A.6).
-func fillNode(spec *appmesh.VirtualNodeSpec) *appmesh.VirtualNodeSpec {
-	filled := *spec
-	filled.Listeners = slices.Clone(spec.Listeners)
-	for i, l := range filled.Listeners {
-		if l.HealthCheck != nil && l.HealthCheck.Port == nil && l.PortMapping != nil {
-			check := *l.HealthCheck
-			check.Port = &l.PortMapping.Port
-			filled.Listeners[i].HealthCheck = &check
-		}
-	}
-	return &filled
+	fill:  mesh.FilledNode, within: backendsWithin, certificates: nodeCertificates, unused: nodeUnused, warnings: (*Service).nodeWarnings,
 }
 
 // nodeUnused refuses to delete a node that a service or a route leads to.
