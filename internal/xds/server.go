@@ -39,11 +39,11 @@ type Config struct {
 	NewCompiler func() Compiler
 	// ProxyLimit is how many proxies an endpoint of a kind may have here; further
 	// ones are refused with status 8. nil: any number.
-	ProxyLimit func(mesh.Kind) int
-	SendTimeout        time.Duration    // as in Handler
-	Metrics            *Metrics         // nil: none
-	Log                *slog.Logger     // nil: silent
-	Now                func() time.Time // nil: time.Now
+	ProxyLimit  func(mesh.Kind) int
+	SendTimeout time.Duration    // as in Handler
+	Metrics     *Metrics         // nil: none
+	Log         *slog.Logger     // nil: silent
+	Now         func() time.Time // nil: time.Now
 }
 
 // Server delivers configurations to the proxies of all meshes.
