@@ -15,11 +15,11 @@ This page is written by
 
     make bench
 
-on %s: %s, clients and server on the same machine, loopback only. It takes some ten minutes; the
+on %s: %s, clients and server on the same machine, loopback only. It takes some thirteen minutes; the
 numbers hold for this machine and this run, so compare within the page. Latencies are medians over %d
 rounds; p50, p99 and max are over the proxies.
 
-The mesh has %d virtual nodes and %d virtual services, every virtual node has %d backends. Every simulated
+The mesh of all but the API's rows has %d virtual nodes and %d virtual services, every virtual node has %d backends. Every simulated
 proxy (bench/xdsload) has a TCP connection, a TLS session, a key of its own and a signed delta stream, and
 acknowledges what it gets as Envoy does. "Request" is from just before the API call until the proxy has the change,
 store and fsync included; "answer" is from the API's answer. "Agents" are the same, but say that they
