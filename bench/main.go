@@ -29,6 +29,7 @@ type workplace struct {
 	xdsload    string
 	linear     string
 	bare       string
+	etcd       string
 	envoy      string
 	ca         string // of the baselines' certificate; files
 	chain, key string
@@ -45,12 +46,18 @@ type plan struct {
 	settle time.Duration
 	pause  time.Duration
 	smoke  bool
+	only   string // "api": no proxies
+
+	apiRounds int
+	apiLength time.Duration // of one operation by so many clients
 }
 
-var fullPlan = plan{sizes: []int{100, 1000}, main: 1000, large: 10_000, rounds: 7, warmup: 1, settle: 5 * time.Second, pause: time.Second}
+var fullPlan = plan{sizes: []int{100, 1000}, main: 1000, large: 10_000, rounds: 7, warmup: 1, settle: 5 * time.Second, pause: time.Second,
+	apiRounds: 5, apiLength: 2 * time.Second}
 
 // smokePlan goes through all parts quickly, to see that they work.
-var smokePlan = plan{sizes: []int{200}, main: 200, rounds: 1, warmup: 0, settle: 200 * time.Millisecond, pause: 300 * time.Millisecond, smoke: true}
+var smokePlan = plan{sizes: []int{200}, main: 200, rounds: 1, warmup: 0, settle: 200 * time.Millisecond, pause: 300 * time.Millisecond, smoke: true,
+	apiRounds: 1, apiLength: 200 * time.Millisecond}
 
 func main() {
 	log.SetFlags(0)
@@ -61,12 +68,17 @@ func main() {
 	rounds := flag.Int("rounds", fullPlan.rounds, "measured rounds of each change")
 	binary := flag.String("fairlead", "./fairlead", "the binary to measure")
 	page := flag.String("page", "docs/benchmarks.md", "where to write the result")
+	only := flag.String("only", "", `"api": only the rows of the API, to standard output instead of the page`)
 	flag.Parse()
+	if *only != "" && *only != "api" {
+		log.Fatalf("-only %q: there is only api", *only)
+	}
 	p := fullPlan
 	p.large, p.rounds, p.main, p.sizes = *large, *rounds, *size, []int{100, *size}
 	if *smoke {
 		p = smokePlan
 	}
+	p.only = *only
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := bench(ctx, p, *binary, *page); err != nil {
@@ -93,10 +105,13 @@ func bench(ctx context.Context, p plan, binary, page string) (err error) {
 		return nil
 	}
 	missed := r.missed()
-	if err := os.WriteFile(page, r.page(missed), 0o644); err != nil {
+	if p.only != "" {
+		fmt.Print(string(r.apiPage(missed)))
+	} else if err := os.WriteFile(page, r.page(missed), 0o644); err != nil {
 		return err
+	} else {
+		fmt.Printf("written to %s\n", page)
 	}
-	fmt.Printf("written to %s\n", page)
 	if len(missed) > 0 {
 		for _, m := range missed {
 			fmt.Println("missed:", m)
@@ -119,7 +134,7 @@ func prepare(binary string) (workplace, error) {
 		return workplace{}, err
 	}
 	in := func(name string) string { return filepath.Join(out, name) }
-	w := workplace{out: out, xdsload: in("xdsload"), linear: in("linearcache"), bare: in("barestream"),
+	w := workplace{out: out, xdsload: in("xdsload"), linear: in("linearcache"), bare: in("barestream"), etcd: in("bareetcd"),
 		ca: in("ca.pem"), chain: in("chain.pem"), key: in("key.pem"), progress: os.Stderr, envoy: os.Getenv("ENVOY_BIN")}
 	if w.envoy == "" {
 		if w.envoy, err = filepath.Abs(".tools/bin/envoy"); err != nil {
@@ -132,6 +147,7 @@ func prepare(binary string) (workplace, error) {
 	for _, args := range [][]string{
 		{"build", "-o", w.xdsload, "./bench/xdsload"},
 		{"build", "-o", w.bare, "./bench/baseline/barestream"},
+		{"build", "-o", w.etcd, "./bench/baseline/bareetcd"},
 		{"build", "-C", "bench/baseline/linearcache", "-o", w.linear, "."},
 	} {
 		if said, err := exec.Command("go", args...).CombinedOutput(); err != nil {

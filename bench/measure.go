@@ -28,11 +28,15 @@ type results struct {
 	bare        *loadrun.Report // bare gRPC stream over TLS
 	barePlain   *loadrun.Report
 	acks        []float64 // real Envoy: ms from the API's answer to the ACK of a changed EDS cluster
+	api         apiRuns
 }
 
 func measure(ctx context.Context, w workplace, p plan) (*results, error) {
 	r := &results{plan: p, broad: map[int]*loadrun.Report{}, few: narrow.proxiesReached(p.main)}
-	steps := []func(context.Context, workplace) error{r.dumpAndEnvoy}
+	if p.only == "api" {
+		return r, r.apiRun(ctx, w)
+	}
+	steps := []func(context.Context, workplace) error{r.apiRun, r.dumpAndEnvoy}
 	for _, n := range p.sizes {
 		steps = append(steps, r.broadRun(n))
 	}

