@@ -10,7 +10,8 @@ import (
 
 // underWay is how many transactions that make a record in one collection may
 // be between their reads and their writes at the same time, on all servers
-// together. Nearer to a limit than this, each one excludes the others.
+// together, or that the cache has not heard of. Nearer to a limit than this, each
+// one excludes the others.
 const underWay = 512
 
 // Below tells whether a collection, as in List, has less than limit records,
@@ -104,6 +105,33 @@ func (c *cache) count(name mesh.Name, kind mesh.Kind, parent string) (records in
 		records = below(view.GatewayRoutes, parent)
 	}
 	return records, revision
+}
+
+// holds tells whether the cache has a record.
+func (c *cache) holds(r resource) bool {
+	c.mu.RLock()
+	view := c.views[r.mesh]
+	c.mu.RUnlock()
+	if view == nil {
+		return false
+	}
+	switch r.id.Kind {
+	case mesh.KindMesh:
+		return view.Mesh != nil
+	case mesh.KindVirtualNode:
+		return view.VirtualNodes[r.id.Name] != nil
+	case mesh.KindVirtualService:
+		return view.VirtualServices[r.id.Name] != nil
+	case mesh.KindVirtualRouter:
+		return view.VirtualRouters[r.id.Name] != nil
+	case mesh.KindVirtualGateway:
+		return view.VirtualGateways[r.id.Name] != nil
+	case mesh.KindRoute:
+		return view.Routes[r.id] != nil
+	case mesh.KindGatewayRoute:
+		return view.GatewayRoutes[r.id] != nil
+	}
+	return false
 }
 
 // below counts the records of a parent.

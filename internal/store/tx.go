@@ -25,6 +25,10 @@ const (
 	maxWriting  = 10 * time.Second
 )
 
+// errNotForetold says that a transaction needs to know what the cache cannot
+// tell; see Tx.foretold.
+var errNotForetold = errors.New("the cache does not tell")
+
 // errRetry says that a transaction has to run again.
 var errRetry = errors.New("the revision that was read is compacted")
 
@@ -50,6 +54,10 @@ type Tx struct {
 	// write only after it has applied it, so that what it has applied is all that
 	// was acknowledged: a read need not ask through its log.
 	sole bool
+	// foretold: nothing is read. What the cache has is taken to be there, what it
+	// has not to be absent, and the conditions of the writes say whether that was
+	// so. A Create needs no more.
+	foretold bool
 }
 
 // Write runs fn until what it read is still true when its writes are made, and
@@ -79,7 +87,16 @@ func (s *Store) transact(caller context.Context, fn func(tx *Tx) error, writes b
 			return 0, storeError("write", err)
 		}
 		tx := s.begin(ctx)
-		if err := fn(tx); errors.Is(err, errRetry) {
+		if writes && attempt == 0 {
+			tx = s.foretell(ctx)
+		}
+		err = fn(tx)
+		if tx.foretold && (err != nil || len(tx.ops) == 0) {
+			// The cache may be behind, and what is told to a caller is founded on reads.
+			tx = s.begin(ctx)
+			err = fn(tx)
+		}
+		if errors.Is(err, errRetry) {
 			continue
 		} else if attempt > 0 && errors.Is(err, ErrUnavailable) && ctx.Err() != nil && caller.Err() == nil {
 			return 0, ErrConflict // the time was over while it read
@@ -120,8 +137,8 @@ func (s *Store) Read(ctx context.Context, fn func(tx *Tx) error) (revision int64
 // patience is how often a transaction is beaten before it asks to be alone.
 const patience = 4
 
-// seat is a transaction's place among those of this server that write. At first it is one of
-// many. Once beaten it waits for its turn among the beaten, so that a record
+// seat is a transaction's place among those of this server that write. At first
+// it is one of many. Once beaten it waits for its turn among the beaten, so that a record
 // that many write is written by one after the other; beaten more than patience
 // allows, it waits until it is the only one, and has but the other servers to
 // fear. Nobody starves.
@@ -179,6 +196,16 @@ func (s *Store) begin(ctx context.Context) *Tx {
 	}
 }
 
+// foretell begins a transaction that reads nothing.
+func (s *Store) foretell(ctx context.Context) *Tx {
+	tx := s.begin(ctx)
+	tx.foretold = true
+	s.cache.mu.RLock()
+	defer s.cache.mu.RUnlock()
+	tx.revision = s.cache.revision
+	return tx
+}
+
 // pause waits a random time that grows with the attempts, so that writers of
 // one record come apart.
 func pause(ctx context.Context, attempt int) error {
@@ -215,6 +242,9 @@ func (tx *Tx) commit() (revision int64, ok bool, err error) {
 
 // get reads at the transaction's revision; its first read decides which.
 func (tx *Tx) get(key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	if tx.foretold {
+		return nil, errNotForetold
+	}
 	if tx.revision > 0 {
 		opts = append(opts, clientv3.WithRev(tx.revision))
 	}
@@ -238,7 +268,17 @@ func (tx *Tx) get(key string, opts ...clientv3.OpOption) (*clientv3.GetResponse,
 
 // record reads one record and makes its content a condition.
 func (tx *Tx) record(path string) (*mvccpb.KeyValue, error) {
-	return tx.read(dirRecord + path)
+	key := dirRecord + path
+	if _, known := tx.got[key]; tx.foretold && !known {
+		r, err := parsePath(path)
+		if err != nil {
+			return nil, err
+		}
+		if !tx.cache.holds(r) {
+			tx.note(key, nil)
+		}
+	}
+	return tx.read(key)
 }
 
 // read reads one key and makes its content a condition.
@@ -271,13 +311,18 @@ func (tx *Tx) note(key string, kv *mvccpb.KeyValue) {
 // Exists tells whether a record is there. That it stays there, or stays away,
 // becomes a condition; that it stays as it is, does not.
 func (tx *Tx) Exists(name mesh.Name, id mesh.ID) (bool, error) {
-	path, err := normal(name, id).path()
+	r := normal(name, id)
+	path, err := r.path()
 	if err != nil {
 		return false, err
 	}
 	key := dirRecord + path
 	if kv, ok := tx.got[key]; ok {
 		return kv != nil, nil
+	}
+	if tx.foretold && tx.cache.holds(r) {
+		tx.conditions[key] = clientv3.Compare(clientv3.CreateRevision(key), ">", 0)
+		return true, nil
 	}
 	response, err := tx.get(key, clientv3.WithKeysOnly())
 	if err != nil {
