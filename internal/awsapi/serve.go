@@ -37,24 +37,30 @@ const (
 func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	started := m.cfg.now()
 	reply := newReply(w, r, started)
-	log := m.cfg.log().With("request", reply.id)
+	log := m.cfg.log()
 	route, body, err := m.answer(reply.protocol, r, reply.id)
-	status := http.StatusOK
+	status, code := http.StatusOK, ""
 	if err != nil {
-		var code string
-		code, status, body = reply.fail(m.describe(log, route, err))
+		code, status, body = reply.fail(m.describe(log.With("request", reply.id), route, err))
 		if denied, ok := errors.AsType[*notAllowed](err); ok {
 			w.Header().Set("Allow", strings.Join(denied.allowed, ", "))
 		}
-		log = log.With("error", code)
+	}
+	unwritten := reply.write(status, body)
+	if !log.Enabled(r.Context(), slog.LevelDebug) { // as almost always: it would cost as much as a signature
+		return
+	}
+	about := []any{"request", reply.id, "method", r.Method, "status", status, "took", m.cfg.now().Sub(started)}
+	if code != "" {
+		about = append(about, "error", code)
 	}
 	if route != nil {
-		log = log.With("service", route.service, "operation", route.action)
+		about = append(about, "service", route.service, "operation", route.action)
 	}
-	if err := reply.write(status, body); err != nil {
-		log = log.With("write", err)
+	if unwritten != nil {
+		about = append(about, "write", unwritten)
 	}
-	log.Debug("answered", "method", r.Method, "status", status, "took", m.cfg.now().Sub(started))
+	log.Debug("answered", about...)
 }
 
 // Refuse answers a request that is not to reach a Mux, as a Mux would.

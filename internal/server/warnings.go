@@ -1,6 +1,8 @@
 package server
 
 import (
+	"slices"
+
 	"github.com/fairlead/fairlead/api/appmesh"
 	"github.com/fairlead/fairlead/internal/mesh"
 	"github.com/fairlead/fairlead/internal/tlspolicy"
@@ -8,6 +10,9 @@ import (
 
 // nodeWarnings are what surprises in the TLS of a node's listeners.
 func (s *Service) nodeWarnings(r *mesh.Record[appmesh.VirtualNodeSpec]) []string {
+	if !slices.ContainsFunc(r.Spec.Listeners, func(l appmesh.Listener) bool { return l.TLS != nil }) {
+		return nil
+	}
 	return s.listenerWarnings(r.Mesh, r.ID, &mesh.View{
 		VirtualNodes: map[string]*mesh.Record[appmesh.VirtualNodeSpec]{r.ID.Name: r},
 	})
@@ -15,6 +20,9 @@ func (s *Service) nodeWarnings(r *mesh.Record[appmesh.VirtualNodeSpec]) []string
 
 // gatewayWarnings are what surprises in the TLS of a gateway's listeners.
 func (s *Service) gatewayWarnings(r *mesh.Record[appmesh.VirtualGatewaySpec]) []string {
+	if !slices.ContainsFunc(r.Spec.Listeners, func(l appmesh.VirtualGatewayListener) bool { return l.TLS != nil }) {
+		return nil
+	}
 	return s.listenerWarnings(r.Mesh, r.ID, &mesh.View{
 		VirtualGateways: map[string]*mesh.Record[appmesh.VirtualGatewaySpec]{r.ID.Name: r},
 	})
