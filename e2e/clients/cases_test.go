@@ -87,7 +87,7 @@ type run struct {
 
 func newRun(t *testing.T, start func(*testing.T, *meshtest.Server) driver) *run {
 	t.Helper()
-	s := meshtest.StartServer(t, meshtest.ServerOptions{})
+	s := meshtest.StartServer(t, meshtest.ServerOptions{Args: []string{"--quota", "virtual-gateways-per-mesh=3"}})
 	root := s.RootKey(t)
 	r := &run{server: s, began: time.Now(), uids: map[string]int{}, created: map[string]float64{}}
 	r.keys = map[string]call{

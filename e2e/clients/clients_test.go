@@ -85,7 +85,7 @@ func TestCasesLeaveNothingOut(t *testing.T) {
 		}
 	}
 	for _, code := range []string{
-		"BadRequestException", "NotFoundException", "ConflictException", "ResourceInUseException", "ForbiddenException", "TooManyTagsException",
+		"BadRequestException", "NotFoundException", "ConflictException", "ResourceInUseException", "ForbiddenException", "TooManyTagsException", "LimitExceededException",
 		"AccessDeniedException", "UnrecognizedClientException", "InvalidSignatureException", "MissingAuthenticationTokenException",
 	} {
 		if !codes[code] {

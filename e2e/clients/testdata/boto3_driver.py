@@ -12,7 +12,7 @@ def client(call):
     signature = botocore.UNSIGNED if call["unsigned"] else None
     return boto3.client(
         "appmesh", endpoint_url=endpoint, region_name=call["region"], aws_access_key_id=call["key"],
-        aws_secret_access_key=call["secret"], config=Config(retries={"max_attempts": 1}, signature_version=signature))
+        aws_secret_access_key=call["secret"], config=Config(retries={"total_max_attempts": 1}, signature_version=signature))
 
 
 def plain(value):
