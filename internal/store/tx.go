@@ -38,6 +38,7 @@ type Tx struct {
 
 	ctx      context.Context
 	client   *clientv3.Client
+	alone    bool // the embedded etcd is its own only member
 	cache    *cache
 	seal     *sealer
 	now      time.Time
@@ -167,7 +168,7 @@ func (p *seat) leave() {
 
 func (s *Store) begin(ctx context.Context) *Tx {
 	return &Tx{
-		ctx: ctx, client: s.client, cache: s.cache, seal: s.seal, now: s.now().UTC(),
+		ctx: ctx, client: s.client, alone: s.embedded(), cache: s.cache, seal: s.seal, now: s.now().UTC(),
 		got:        map[string]*mvccpb.KeyValue{},
 		conditions: map[string]clientv3.Cmp{},
 		ops:        map[string]clientv3.Op{},
@@ -208,8 +209,13 @@ func (tx *Tx) commit() (revision int64, ok bool, err error) {
 	return response.Header.Revision, response.Succeeded, nil
 }
 
-// get reads at the transaction's revision; its first read decides which.
+// get reads at the transaction's revision; its first read decides which. An only
+// member has what it has acknowledged, and need not ask the others, which would
+// wait for the disk.
 func (tx *Tx) get(key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	if tx.alone {
+		opts = append(opts, clientv3.WithSerializable())
+	}
 	if tx.revision > 0 {
 		opts = append(opts, clientv3.WithRev(tx.revision))
 	}
