@@ -2,6 +2,7 @@ package pki
 
 import (
 	"context"
+	"net/http"
 	"slices"
 	"time"
 
@@ -26,12 +27,17 @@ func (p *PrivateCA) edit(ctx context.Context, operation, arn string, do deed, fn
 // account.
 func checkPermission(ctx context.Context, principal string, source *string) error {
 	if principal != acmPrincipal {
-		return acmpca.NewInvalidArgsException("Principal: permissions are for %s, not for %.128q", acmPrincipal, principal)
+		return invalid("Principal: permissions are for %s, not for %.128q", acmPrincipal, principal)
 	}
 	if source != nil && *source != account(ctx) {
-		return acmpca.NewInvalidArgsException("SourceAccount: a permission is for the authority's own account, which is %s", account(ctx))
+		return invalid("SourceAccount: a permission is for the authority's own account, which is %s", account(ctx))
 	}
 	return nil
+}
+
+// invalid is a member that the operation's model has no exception for.
+func invalid(format string, args ...any) error {
+	return api.Exceptionf("ValidationException", http.StatusBadRequest, format, args...)
 }
 
 // CreatePermission lets ACM issue and renew certificates.

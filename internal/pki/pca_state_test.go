@@ -118,7 +118,9 @@ func (c *caTest) fetch(method, path string) *httptest.ResponseRecorder {
 // deedsOf does each thing, by its column.
 func deedsOf(ctx context.Context, s *subject) map[string]func() error {
 	return map[string]func() error{
-		"issue":  func() error { return s.sign(leafCSR(s.t, "b.example.com"), "arn:aws:acm-pca:::template/EndEntityCertificate/V1") },
+		"issue": func() error {
+			return s.sign(leafCSR(s.t, "b.example.com"), "arn:aws:acm-pca:::template/EndEntityCertificate/V1")
+		},
 		"self":   func() error { return s.sign(s.csrPEM, rootTemplate) },
 		"import": func() error { return s.importCertificate(s.next) },
 		"update": func() error { return s.update(active) },
