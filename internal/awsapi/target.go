@@ -32,8 +32,6 @@ func absentService(prefix string) string {
 	switch prefix {
 	case "CertificateManager":
 		return "acm"
-	case "ACMPrivateCA":
-		return "acm-pca"
 	case "Route53AutoNaming_v20170314":
 		return "servicediscovery"
 	}
