@@ -2,22 +2,15 @@ package pki
 
 import (
 	"context"
-	"crypto/aes"
-	"crypto/cipher"
 	"crypto/x509"
-	"encoding/base64"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/fairlead/fairlead/api"
 	"github.com/fairlead/fairlead/api/acm"
 	"github.com/fairlead/fairlead/internal/store"
-)
-
-const (
-	listedAtOnce = 100 // if MaxItems is not given
-	readAtOnce   = 500 // certificates from the store
-	maxListToken = 512 // characters; a token of ours has some 140
 )
 
 // listed is a certificate on its way into a list.
@@ -38,9 +31,9 @@ func (m *ACM) ListCertificates(ctx context.Context, in *acm.ListCertificatesRequ
 	if err != nil {
 		return nil, err
 	}
-	behind, err := tokens.open(in.NextToken)
-	if err != nil {
-		return nil, err
+	behind, err := tokens.after(in.NextToken)
+	if wrong, ok := errors.AsType[*api.Exception](err); ok {
+		return nil, acm.NewInvalidArgsException("%s", wrong.Message)
 	}
 	all, hidden, err := m.matching(ctx, in)
 	if err != nil {
@@ -61,13 +54,13 @@ func (m *ACM) ListCertificates(ctx context.Context, in *acm.ListCertificatesRequ
 		all = slices.DeleteFunc(all, func(l listed) bool { return compare(l.order, behind) <= 0 })
 	}
 	out := &acm.ListCertificatesResponse{CertificateSummaryList: []acm.CertificateSummary{}}
-	size := listedAtOnce
+	size := largestPage
 	if in.MaxItems != nil {
 		size = int(*in.MaxItems)
 	}
 	if len(all) > size {
 		all = all[:size]
-		out.NextToken = tokens.seal(all[size-1].order)
+		out.NextToken = tokens.next(all[size-1].order)
 	}
 	users, now := m.InUse(), m.Now()
 	for _, l := range all {
@@ -87,15 +80,18 @@ func (m *ACM) matching(ctx context.Context, in *acm.ListCertificatesRequest) (al
 	if len(types) == 0 {
 		types = []acm.KeyAlgorithm{acm.KeyAlgorithmRsa1024, acm.KeyAlgorithmRsa2048}
 	}
-	err = m.each(ctx, store.Place{kindCertificate, account(ctx)}, func(at store.Place, c *certificate) error {
-		l := listed{order: at[2], c: c}
+	err = each(ctx, m.Store, store.Place{kindCertificate, account(ctx)}, func(o *store.Object[certificate]) error {
+		c, id := o.Value, o.Place[2]
+		l := listed{order: id, c: c}
 		if in.SortBy != nil {
-			l.order = fmt.Sprintf("%020d %s", c.Created.UnixMilli(), at[2])
+			l.order = fmt.Sprintf("%020d %s", c.Created.UnixMilli(), id)
 		}
 		if c.Certificate != "" {
-			if l.leaf, err = parseCertificate(c.Certificate); err != nil {
+			leaf, err := parseCertificate(c.Certificate)
+			if err != nil {
 				return err
 			}
+			l.leaf = leaf
 		}
 		if !m.wanted(l, in, filters) {
 			return nil
@@ -110,29 +106,6 @@ func (m *ACM) matching(ctx context.Context, in *acm.ListCertificatesRequest) (al
 		return nil
 	})
 	return all, hidden, err
-}
-
-// each calls fn with all certificates below a place.
-func (m *ACM) each(ctx context.Context, below store.Place, fn func(at store.Place, c *certificate) error) error {
-	_, err := m.Store.Read(ctx, func(tx *store.Tx) error {
-		var behind store.Place
-		for {
-			page, err := store.ListObjects[certificate](tx, below, behind, readAtOnce)
-			if err != nil {
-				return err
-			}
-			for _, o := range page {
-				if err := fn(o.Place, o.Value); err != nil {
-					return err
-				}
-			}
-			if len(page) < readAtOnce {
-				return nil
-			}
-			behind = page[len(page)-1].Place
-		}
-	})
-	return err
 }
 
 // wanted says whether all filters but the one of key types let a certificate
@@ -166,49 +139,11 @@ func meets[T ~string](filter, has []T, wild, none T) bool {
 	})
 }
 
-// listTokens seals where the pages of one list of one caller begin, with a key
-// of the store: every server reads it, and nobody else can make one.
-type listTokens struct {
-	aead  cipher.AEAD
-	scope []byte
-}
-
-func (m *ACM) listTokens(ctx context.Context, in *acm.ListCertificatesRequest) (listTokens, error) {
-	key, err := m.Store.DeriveKey("paging token of certificates")
-	if err != nil {
-		return listTokens{}, err
-	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return listTokens{}, fmt.Errorf("use key of paging tokens: %w", err)
-	}
-	aead, err := cipher.NewGCMWithRandomNonce(block)
-	if err != nil {
-		return listTokens{}, fmt.Errorf("use key of paging tokens: %w", err)
-	}
+// listTokens are those of one list of one caller.
+func (m *ACM) listTokens(ctx context.Context, in *acm.ListCertificatesRequest) (pageTokens, error) {
 	order := "by id"
 	if in.SortBy != nil {
 		order = string(*in.SortBy) + " " + string(*in.SortOrder)
 	}
-	return listTokens{aead, fmt.Appendf(nil, "%q", []string{account(ctx), order})}, nil
-}
-
-func (t listTokens) seal(order string) *string {
-	token := base64.RawURLEncoding.EncodeToString(t.aead.Seal(nil, nil, []byte(order), t.scope))
-	return &token
-}
-
-func (t listTokens) open(token *string) (string, error) {
-	if token == nil {
-		return "", nil
-	}
-	if len(*token) <= maxListToken {
-		sealed, err := base64.RawURLEncoding.Strict().DecodeString(*token)
-		if err == nil && base64.RawURLEncoding.EncodeToString(sealed) == *token {
-			if order, err := t.aead.Open(nil, nil, sealed, t.scope); err == nil && len(order) > 0 {
-				return string(order), nil
-			}
-		}
-	}
-	return "", acm.NewInvalidArgsException("NextToken: %.64q is not a token of this list: give the one that the page before has ended with, with the same parameters", *token)
+	return newPageTokens(m.Store, acm.SigningName, account(ctx), order)
 }

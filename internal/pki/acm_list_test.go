@@ -17,10 +17,10 @@ import (
 func TestListFilters(t *testing.T) {
 	r := newACMRig(t)
 	r.importLeaf(t, leafSpec{algorithm: ca.RSA2048, name: "rsa.apps.local", names: []string{"rsa.apps.local"}})
-	r.pass(time.Second)
-	r.importLeaf(t, leafSpec{algorithm: ca.P256, name: "ec.apps.local", names: []string{"ec.apps.local"}, from: r.clock(), to: r.clock().Add(time.Hour)})
-	r.pass(time.Second)
-	if _, err := r.RequestCertificate(r.ctx, request("pending.apps.local")); err != nil {
+	r.clock.forward(time.Second)
+	r.importLeaf(t, leafSpec{algorithm: ca.P256, name: "ec.apps.local", names: []string{"ec.apps.local"}, from: r.clock.Now(), to: r.clock.Now().Add(time.Hour)})
+	r.clock.forward(time.Second)
+	if _, err := r.RequestCertificate(r.ctx, acmRequest("pending.apps.local")); err != nil {
 		t.Fatal(err)
 	}
 	ec := []acm.KeyAlgorithm{acm.KeyAlgorithmEcPrime256v1}
@@ -38,18 +38,18 @@ func TestListFilters(t *testing.T) {
 		{"expired", acm.ListCertificatesRequest{CertificateStatuses: []acm.CertificateStatus{acm.CertificateStatusExpired}}, nil},
 		{"imported", acm.ListCertificatesRequest{CertificateKeyPairOrigins: []acm.CertificateKeyPairOrigin{acm.CertificateKeyPairOriginCustomerProvided}}, []string{"rsa"}},
 		{"ACME", acm.ListCertificatesRequest{CertificateKeyPairOrigins: []acm.CertificateKeyPairOrigin{acm.CertificateKeyPairOriginAcme}}, nil},
-		{"exportable", acm.ListCertificatesRequest{Includes: &acm.Filters{ExportOption: pointer(acm.CertificateExportEnabled)}}, []string{"pending"}},
-		{"managed", acm.ListCertificatesRequest{Includes: &acm.Filters{ManagedBy: pointer(acm.CertificateManagedByCloudfront)}}, nil},
+		{"exportable", acm.ListCertificatesRequest{Includes: &acm.Filters{ExportOption: ptr(acm.CertificateExportEnabled)}}, []string{"pending"}},
+		{"managed", acm.ListCertificatesRequest{Includes: &acm.Filters{ManagedBy: ptr(acm.CertificateManagedByCloudfront)}}, nil},
 		{"signing", acm.ListCertificatesRequest{Includes: &acm.Filters{KeyUsage: []acm.KeyUsageName{acm.KeyUsageNameDigitalSignature}}}, []string{"rsa"}},
 		{"any usage", acm.ListCertificatesRequest{Includes: &acm.Filters{KeyUsage: []acm.KeyUsageName{acm.KeyUsageNameAny}}}, []string{"rsa"}},
 		{"CRL signing", acm.ListCertificatesRequest{Includes: &acm.Filters{KeyUsage: []acm.KeyUsageName{acm.KeyUsageNameCrlSigning}}}, nil},
 		{"no extended usage", acm.ListCertificatesRequest{Includes: &acm.Filters{ExtendedKeyUsage: []acm.ExtendedKeyUsageName{acm.ExtendedKeyUsageNameNone}}}, []string{"pending"}},
 		{"servers", acm.ListCertificatesRequest{Includes: &acm.Filters{ExtendedKeyUsage: []acm.ExtendedKeyUsageName{acm.ExtendedKeyUsageNameTlsWebServerAuthentication}}}, []string{"rsa"}},
-		{"newest first", acm.ListCertificatesRequest{Includes: &acm.Filters{KeyTypes: both}, SortBy: pointer(acm.SortByCreatedAt), SortOrder: pointer(acm.SortOrderDescending)}, []string{"pending", "ec", "rsa"}},
+		{"newest first", acm.ListCertificatesRequest{Includes: &acm.Filters{KeyTypes: both}, SortBy: ptr(acm.SortByCreatedAt), SortOrder: ptr(acm.SortOrderDescending)}, []string{"pending", "ec", "rsa"}},
 	} {
 		sorted := c.in.SortBy != nil
 		if !sorted {
-			c.in.SortBy, c.in.SortOrder = pointer(acm.SortByCreatedAt), pointer(acm.SortOrderAscending)
+			c.in.SortBy, c.in.SortOrder = ptr(acm.SortByCreatedAt), ptr(acm.SortOrderAscending)
 		}
 		out, err := r.ListCertificates(r.ctx, &c.in)
 		if err != nil {
@@ -63,9 +63,9 @@ func TestListFilters(t *testing.T) {
 	if !strings.Contains(r.log.String(), "hidden=1") {
 		t.Error("the log does not say that a certificate was hidden")
 	}
-	_, err := r.ListCertificates(r.ctx, &acm.ListCertificatesRequest{SortBy: pointer(acm.SortByCreatedAt)})
+	_, err := r.ListCertificates(r.ctx, &acm.ListCertificatesRequest{SortBy: ptr(acm.SortByCreatedAt)})
 	wantCode(t, err, "ValidationException", "go together")
-	r.pass(2 * time.Hour)
+	r.clock.forward(2 * time.Hour)
 	out, err := r.ListCertificates(r.ctx, &acm.ListCertificatesRequest{Includes: &acm.Filters{KeyTypes: both}, CertificateStatuses: []acm.CertificateStatus{acm.CertificateStatusExpired}})
 	if err != nil || !slices.Equal(domainsOf(out), []string{"ec"}) {
 		t.Errorf("expired: %v, %v", domainsOf(out), err)
@@ -85,15 +85,15 @@ func domainsOf(out *acm.ListCertificatesResponse) []string {
 func TestListPages(t *testing.T) {
 	r := newACMRig(t)
 	for i := range 23 {
-		if _, err := r.RequestCertificate(r.ctx, request(fmt.Sprintf("h%02d.apps.local", i))); err != nil {
+		if _, err := r.RequestCertificate(r.ctx, acmRequest(fmt.Sprintf("h%02d.apps.local", i))); err != nil {
 			t.Fatal(err)
 		}
-		r.pass(time.Second)
+		r.clock.forward(time.Second)
 	}
-	for _, sort := range []*acm.SortOrder{nil, pointer(acm.SortOrderAscending), pointer(acm.SortOrderDescending)} {
-		in := &acm.ListCertificatesRequest{MaxItems: pointer(int64(4)), SortOrder: sort}
+	for _, sort := range []*acm.SortOrder{nil, ptr(acm.SortOrderAscending), ptr(acm.SortOrderDescending)} {
+		in := &acm.ListCertificatesRequest{MaxItems: ptr(int64(4)), SortOrder: sort}
 		if sort != nil {
-			in.SortBy = pointer(acm.SortByCreatedAt)
+			in.SortBy = ptr(acm.SortByCreatedAt)
 		}
 		seen := map[string]int{}
 		for pages := 1; ; pages++ {
@@ -117,7 +117,7 @@ func TestListPages(t *testing.T) {
 			}
 		}
 	}
-	in := &acm.ListCertificatesRequest{MaxItems: pointer(int64(4))}
+	in := &acm.ListCertificatesRequest{MaxItems: ptr(int64(4))}
 	out, err := r.ListCertificates(r.ctx, in)
 	if err != nil {
 		t.Fatal(err)
@@ -129,14 +129,14 @@ func TestListPages(t *testing.T) {
 	}
 	_, err = r.ListCertificates(asAccount(t.Context(), "999999999999"), &acm.ListCertificatesRequest{NextToken: &token})
 	wantCode(t, err, "InvalidArgsException", "is not a token of this list")
-	_, err = r.ListCertificates(r.ctx, &acm.ListCertificatesRequest{NextToken: &token, SortBy: pointer(acm.SortByCreatedAt), SortOrder: pointer(acm.SortOrderAscending)})
+	_, err = r.ListCertificates(r.ctx, &acm.ListCertificatesRequest{NextToken: &token, SortBy: ptr(acm.SortByCreatedAt), SortOrder: ptr(acm.SortOrderAscending)})
 	wantCode(t, err, "InvalidArgsException", "is not a token of this list")
 }
 
 // TestCertificateTags: added, changed, removed by key and by key and value.
 func TestCertificateTags(t *testing.T) {
 	r := newACMRig(t)
-	arn := r.importLeaf(t, leafSpec{algorithm: ca.P256, name: "api.apps.local", names: []string{"api.apps.local"}}, acm.Tag{Key: "a", Value: pointer("1")})
+	arn := r.importLeaf(t, leafSpec{algorithm: ca.P256, name: "api.apps.local", names: []string{"api.apps.local"}}, acm.Tag{Key: "a", Value: ptr("1")})
 	add := func(tags ...acm.Tag) error {
 		return r.AddTagsToCertificate(r.ctx, &acm.AddTagsToCertificateRequest{CertificateArn: arn, Tags: tags})
 	}
@@ -163,11 +163,11 @@ func TestCertificateTags(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	check(add(acm.Tag{Key: "c"}, acm.Tag{Key: "a", Value: pointer("2")}))
+	check(add(acm.Tag{Key: "c"}, acm.Tag{Key: "a", Value: ptr("2")}))
 	want("a=2 c=")
-	check(remove(acm.Tag{Key: "a", Value: pointer("1")}, acm.Tag{Key: "nothing"}))
+	check(remove(acm.Tag{Key: "a", Value: ptr("1")}, acm.Tag{Key: "nothing"}))
 	want("a=2 c=")
-	check(remove(acm.Tag{Key: "a", Value: pointer("2")}, acm.Tag{Key: "c"}))
+	check(remove(acm.Tag{Key: "a", Value: ptr("2")}, acm.Tag{Key: "c"}))
 	want("")
 	wantCode(t, add(acm.Tag{Key: "AWS:x"}), "InvalidTagException", "AWS's own")
 	var many []acm.Tag
@@ -189,7 +189,7 @@ func TestAccountConfiguration(t *testing.T) {
 		}
 	}
 	want(45)
-	in := &acm.PutAccountConfigurationRequest{IdempotencyToken: "t", ExpiryEvents: &acm.ExpiryEventsConfiguration{DaysBeforeExpiry: pointer(int64(10))}}
+	in := &acm.PutAccountConfigurationRequest{IdempotencyToken: "t", ExpiryEvents: &acm.ExpiryEventsConfiguration{DaysBeforeExpiry: ptr(int64(10))}}
 	for range 2 {
 		if err := r.PutAccountConfiguration(r.ctx, in); err != nil {
 			t.Fatal(err)

@@ -13,10 +13,10 @@ import (
 
 const (
 	renewBefore = 60 * 24 * time.Hour // the end
-	// sweepEvery is how often due renewals are looked for, mostSwept how many
+	// renewalsEvery is how often due renewals are looked for, mostSwept how many
 	// are taken up then: authorities have other things to do, too.
-	sweepEvery = time.Hour
-	mostSwept  = 500
+	renewalsEvery = time.Hour
+	mostSwept     = 500
 )
 
 // RenewalDue is when a certificate is to be renewed: 60 days before its end or
@@ -44,9 +44,9 @@ func (c *certificate) due(users []string, now time.Time) bool {
 func (m *ACM) sweep(ctx context.Context) error {
 	users, now := m.InUse(), m.Now()
 	var due []store.Place
-	err := m.each(ctx, store.Place{kindCertificate}, func(at store.Place, c *certificate) error {
-		if len(due) < mostSwept && c.due(users[c.ARN], now) {
-			due = append(due, at)
+	err := each(ctx, m.Store, store.Place{kindCertificate}, func(o *store.Object[certificate]) error {
+		if len(due) < mostSwept && o.Value.due(users[o.Value.ARN], now) {
+			due = append(due, o.Place)
 		}
 		return nil
 	})
@@ -55,7 +55,7 @@ func (m *ACM) sweep(ctx context.Context) error {
 	}
 	for _, at := range due {
 		_, err := m.Store.Write(ctx, func(tx *store.Tx) error {
-			tx.Actor = "acm.amazonaws.com"
+			tx.Actor = acmPrincipal
 			o, err := store.GetObject[certificate](tx, at)
 			if isNotFound(err) {
 				return nil
@@ -100,36 +100,14 @@ func (m *ACM) schedule(tx *store.Tx, at store.Place, c *certificate) (busy bool,
 
 // forgetTokens deletes idempotency tokens that are over.
 func (m *ACM) forgetTokens(ctx context.Context) error {
-	var over []store.Place
 	now := m.Now()
-	_, err := m.Store.Read(ctx, func(tx *store.Tx) error {
-		all, err := store.ListObjects[token](tx, store.Place{kindToken}, nil, 0)
-		for _, o := range all {
-			if !now.Before(o.Value.Expires) {
-				over = append(over, o.Place)
-			}
+	over := func(t *token) bool { return !now.Before(t.Expires) }
+	return each(ctx, m.Store, store.Place{kindToken}, func(o *store.Object[token]) error {
+		if !over(o.Value) {
+			return nil
 		}
-		return err
+		return removeIf(ctx, m.Store, o.Place, over)
 	})
-	if err != nil {
-		return err
-	}
-	for _, at := range over {
-		_, err := m.Store.Write(ctx, func(tx *store.Tx) error {
-			o, err := store.GetObject[token](tx, at)
-			if isNotFound(err) || err == nil && now.Before(o.Value.Expires) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			return tx.DeleteObject(at)
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // RenewCertificate renews a private certificate before its time.
@@ -184,13 +162,11 @@ func (m *ACM) DeleteCertificate(ctx context.Context, in *acm.DeleteCertificateRe
 		if err != nil {
 			return err
 		}
-		_, err = store.GetObject[task](tx, taskPlace(at))
-		if err == nil {
-			err = tx.DeleteObject(taskPlace(at))
-		} else if isNotFound(err) {
-			err = nil
-		}
-		if err != nil {
+		if _, err := store.GetObject[task](tx, taskPlace(at)); err == nil {
+			if err := tx.DeleteObject(taskPlace(at)); err != nil {
+				return err
+			}
+		} else if !isNotFound(err) {
 			return err
 		}
 		return tx.DeleteObject(at)

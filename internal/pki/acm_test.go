@@ -24,53 +24,39 @@ import (
 	"github.com/fairlead/fairlead/internal/store"
 )
 
-const (
-	acmAccount = "123456789012"
-	acmRegion  = "eu-west-1"
-)
-
-// acmRig is an ACM over a real store, with a clock that tests set.
+// acmRig is an ACM over a real store and a real Private CA, with a clock that
+// tests set.
 type acmRig struct {
 	*ACM
-	ctx context.Context // the account's
-	log *logBuffer
+	t     *testing.T
+	ctx   context.Context // the account's
+	ca    *caTest
+	clock *clock
+	log   *logBuffer
 
 	mu    sync.Mutex
-	now   time.Time
 	users map[string][]string
 }
 
 func newACMRig(t *testing.T) *acmRig {
 	t.Helper()
-	r := &acmRig{now: time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC), log: &logBuffer{}, ctx: asAccount(t.Context(), acmAccount)}
-	s, err := store.Open(t.Context(), store.Config{DataDir: t.TempDir(), UnsafeNoFsync: true, Account: acmAccount, Now: r.clock})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Close)
-	r.ACM = r.newACM(s)
+	return newACMRigOn(t, newCATest(t))
+}
+
+func newACMRigOn(t *testing.T, c *caTest) *acmRig {
+	t.Helper()
+	r := &acmRig{t: t, ctx: c.ctx, ca: c, clock: c.clock, log: &logBuffer{}}
+	r.ACM = r.newACM(c.PrivateCA)
 	return r
 }
 
-// newACM is another server on a store.
-func (r *acmRig) newACM(s *store.Store) *ACM {
+// newACM is the ACM of another server.
+func (r *acmRig) newACM(p *PrivateCA) *ACM {
 	return NewACM(ACMConfig{
-		Store: s, Region: acmRegion, Account: acmAccount, Now: r.clock,
+		Store: p.Store, Authorities: p, Region: testRegion, Account: testAccount, Now: r.clock.Now,
 		InUse: func() map[string][]string { r.mu.Lock(); defer r.mu.Unlock(); return r.users },
 		Log:   slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
-}
-
-func (r *acmRig) clock() time.Time {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.now
-}
-
-func (r *acmRig) pass(d time.Duration) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.now = r.now.Add(d)
 }
 
 func (r *acmRig) use(arn string, users ...string) {
@@ -110,8 +96,7 @@ func (b *logBuffer) String() string {
 // wantCode wants an exception of a code whose message has a text.
 func wantCode(t *testing.T, err error, code, text string) {
 	t.Helper()
-	var exception *api.Exception
-	if !errors.As(err, &exception) || exception.Code != code || !strings.Contains(exception.Message, text) {
+	if exception(err) != code || !strings.Contains(err.Error(), text) {
 		t.Errorf("got %v, want %s with %q", err, code, text)
 	}
 }
@@ -131,7 +116,7 @@ type material struct{ certificate, key, chain []byte }
 
 func (r *acmRig) makeLeaf(t *testing.T, spec leafSpec) material {
 	t.Helper()
-	now := r.clock()
+	now := r.clock.Now()
 	if spec.to.IsZero() {
 		spec.from, spec.to = now.Add(-time.Hour), now.Add(90*24*time.Hour)
 	}
@@ -184,9 +169,6 @@ func (r *acmRig) importLeaf(t *testing.T, spec leafSpec, tags ...acm.Tag) string
 	return *out.CertificateArn
 }
 
-// pointer is for the optional members of requests.
-func pointer[T any](v T) *T { return &v }
-
 // TestImported: what is described and answered of an imported certificate.
 func TestImported(t *testing.T) {
 	r := newACMRig(t)
@@ -199,18 +181,18 @@ func TestImported(t *testing.T) {
 	if !strings.HasPrefix(arn, "arn:aws:acm:eu-west-1:123456789012:certificate/") {
 		t.Errorf("ARN %s", arn)
 	}
-	now := api.Timestamp{Time: r.clock()}
+	now := api.Timestamp{Time: r.clock.Now()}
 	want := &acm.CertificateDetail{
-		CertificateArn: &arn, CertificateKeyPairOrigin: pointer(acm.CertificateKeyPairOriginCustomerProvided), CreatedAt: now, ImportedAt: now,
-		DomainName: pointer("api.apps.local"), DomainValidationOptions: []acm.DomainValidation{{DomainName: "api.apps.local"}},
-		ExtendedKeyUsages: []acm.ExtendedKeyUsage{{Name: pointer(acm.ExtendedKeyUsageNameTlsWebServerAuthentication), OID: pointer("1.3.6.1.5.5.7.3.1")}},
-		KeyUsages:         []acm.KeyUsage{{Name: pointer(acm.KeyUsageNameDigitalSignature)}},
-		InUseBy:           []string{}, Issuer: pointer("Test Root"), KeyAlgorithm: pointer(acm.KeyAlgorithm("EC-prime256v1")),
-		NotBefore: api.Timestamp{Time: r.clock().Add(-time.Hour)}, NotAfter: api.Timestamp{Time: r.clock().Add(90 * 24 * time.Hour)},
-		Options:            &acm.CertificateOptions{CertificateTransparencyLoggingPreference: pointer(acm.CertificateTransparencyLoggingPreferenceDisabled)},
-		RenewalEligibility: pointer(acm.RenewalEligibilityIneligible), Serial: pointer("03:e9"), SignatureAlgorithm: pointer("SHA256WITHECDSA"),
-		Status: pointer(acm.CertificateStatusIssued), Subject: pointer("C=AU,O=Apps,CN=api.apps.local"),
-		SubjectAlternativeNames: []string{"api.apps.local", "*.apps.local"}, Type: pointer(acm.CertificateTypeImported),
+		CertificateArn: &arn, CertificateKeyPairOrigin: ptr(acm.CertificateKeyPairOriginCustomerProvided), CreatedAt: now, ImportedAt: now,
+		DomainName: ptr("api.apps.local"), DomainValidationOptions: []acm.DomainValidation{{DomainName: "api.apps.local"}},
+		ExtendedKeyUsages: []acm.ExtendedKeyUsage{{Name: ptr(acm.ExtendedKeyUsageNameTlsWebServerAuthentication), OID: ptr("1.3.6.1.5.5.7.3.1")}},
+		KeyUsages:         []acm.KeyUsage{{Name: ptr(acm.KeyUsageNameDigitalSignature)}},
+		InUseBy:           []string{}, Issuer: ptr("Test Root"), KeyAlgorithm: ptr(acm.KeyAlgorithm("EC-prime256v1")),
+		NotBefore: api.Timestamp{Time: r.clock.Now().Add(-time.Hour)}, NotAfter: api.Timestamp{Time: r.clock.Now().Add(90 * 24 * time.Hour)},
+		Options:            &acm.CertificateOptions{CertificateTransparencyLoggingPreference: ptr(acm.CertificateTransparencyLoggingPreferenceDisabled)},
+		RenewalEligibility: ptr(acm.RenewalEligibilityIneligible), Serial: ptr("03:e9"), SignatureAlgorithm: ptr("SHA256WITHECDSA"),
+		Status: ptr(acm.CertificateStatusIssued), Subject: ptr("C=AU,O=Apps,CN=api.apps.local"),
+		SubjectAlternativeNames: []string{"api.apps.local", "*.apps.local"}, Type: ptr(acm.CertificateTypeImported),
 	}
 	if diff := cmp.Diff(want, r.describe(t, arn)); diff != "" {
 		t.Errorf("described otherwise (-want +got):\n%s", diff)
@@ -232,7 +214,7 @@ func TestImported(t *testing.T) {
 	if got, err := r.GetCertificate(r.ctx, &acm.GetCertificateRequest{CertificateArn: *alone.CertificateArn}); err != nil || got.CertificateChain != nil {
 		t.Errorf("without a chain: %v, %v", got.CertificateChain, err)
 	}
-	r.pass(91 * 24 * time.Hour)
+	r.clock.forward(91 * 24 * time.Hour)
 	if status := *r.describe(t, arn).Status; status != acm.CertificateStatusExpired {
 		t.Errorf("after its end the status is %s", status)
 	}
@@ -242,9 +224,9 @@ func TestImported(t *testing.T) {
 func TestReimport(t *testing.T) {
 	r := newACMRig(t)
 	spec := leafSpec{algorithm: ca.P256, name: "api.apps.local", names: []string{"api.apps.local"}}
-	arn := r.importLeaf(t, spec, acm.Tag{Key: "team", Value: pointer("web")})
+	arn := r.importLeaf(t, spec, acm.Tag{Key: "team", Value: ptr("web")})
 	before := r.describe(t, arn)
-	r.pass(time.Hour)
+	r.clock.forward(time.Hour)
 	spec.names = []string{"api.apps.local", "www.apps.local"}
 	in := r.makeLeaf(t, spec).request()
 	in.CertificateArn = &arn
@@ -256,7 +238,7 @@ func TestReimport(t *testing.T) {
 		t.Fatalf("%v, %v", out, err)
 	}
 	after := r.describe(t, arn)
-	if !after.CreatedAt.Equal(before.CreatedAt.Time) || !after.ImportedAt.Equal(r.clock()) || len(after.SubjectAlternativeNames) != 2 {
+	if !after.CreatedAt.Equal(before.CreatedAt.Time) || !after.ImportedAt.Equal(r.clock.Now()) || len(after.SubjectAlternativeNames) != 2 {
 		t.Errorf("imported again it is created %v, imported %v, of %v", after.CreatedAt, after.ImportedAt, after.SubjectAlternativeNames)
 	}
 	if tags, err := r.ListTagsForCertificate(r.ctx, &acm.ListTagsForCertificateRequest{CertificateArn: arn}); err != nil || len(tags.Tags) != 1 {
@@ -271,7 +253,7 @@ func TestReimport(t *testing.T) {
 		"a usage less": {func(s *leafSpec) {
 			s.usage, s.extended = x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 		}, "TLS_WEB_SERVER_AUTHENTICATION"},
-		"it is over": {func(s *leafSpec) { s.from, s.to = r.clock().Add(-2*time.Hour), r.clock().Add(-time.Hour) }, ""},
+		"it is over": {func(s *leafSpec) { s.from, s.to = r.clock.Now().Add(-2*time.Hour), r.clock.Now().Add(-time.Hour) }, ""},
 	} {
 		other := spec
 		c.change(&other)
@@ -281,7 +263,7 @@ func TestReimport(t *testing.T) {
 		t.Log(name, err)
 		wantCode(t, err, "InvalidParameterException", c.text)
 	}
-	in.CertificateArn = pointer(arn + "x")
+	in.CertificateArn = ptr(arn + "x")
 	_, err = r.ImportCertificate(r.ctx, in)
 	wantCode(t, err, "ResourceNotFoundException", "Could not find certificate")
 }
@@ -301,18 +283,18 @@ func TestRequestRules(t *testing.T) {
 		"public":     {func(in *acm.RequestCertificateRequest) { in.CertificateAuthorityArn = nil }, "InvalidParameterException", "public certificates are not issued here"},
 		"long name":  {func(in *acm.RequestCertificateRequest) { in.DomainName = long }, "InvalidParameterException", "at most 64"},
 		"many names": {func(in *acm.RequestCertificateRequest) { in.SubjectAlternativeNames = many }, "InvalidParameterException", "101 names"},
-		"RSA 4096":   {func(in *acm.RequestCertificateRequest) { in.KeyAlgorithm = pointer(acm.KeyAlgorithmRsa4096) }, "InvalidParameterException", "only be imported"},
+		"RSA 4096":   {func(in *acm.RequestCertificateRequest) { in.KeyAlgorithm = ptr(acm.KeyAlgorithmRsa4096) }, "InvalidParameterException", "only be imported"},
 		"aws: tag":   {func(in *acm.RequestCertificateRequest) { in.Tags = []acm.Tag{{Key: "aws:x"}} }, "InvalidTagException", "AWS's own"},
 		"tag twice":  {func(in *acm.RequestCertificateRequest) { in.Tags = []acm.Tag{{Key: "x"}, {Key: "x"}} }, "InvalidTagException", "twice"},
-		"CloudFront": {func(in *acm.RequestCertificateRequest) { in.ManagedBy = pointer(acm.CertificateManagedByCloudfront) }, "InvalidParameterException", "ManagedBy"},
+		"CloudFront": {func(in *acm.RequestCertificateRequest) { in.ManagedBy = ptr(acm.CertificateManagedByCloudfront) }, "InvalidParameterException", "ManagedBy"},
 		"not exported": {func(in *acm.RequestCertificateRequest) {
-			in.Options = &acm.CertificateOptions{Export: pointer(acm.CertificateExportDisabled)}
+			in.Options = &acm.CertificateOptions{Export: ptr(acm.CertificateExportDisabled)}
 		}, "InvalidParameterException", "always be exported"},
 		"validation": {func(in *acm.RequestCertificateRequest) {
 			in.DomainValidationOptions = []acm.DomainValidationOption{{DomainName: "a.b", ValidationDomain: "b"}}
 		}, "InvalidDomainValidationOptionsException", "only public"},
 	} {
-		in := request("api.apps.local")
+		in := acmRequest("api.apps.local")
 		c.change(in)
 		_, err := r.RequestCertificate(r.ctx, in)
 		t.Log(name, err)
@@ -322,8 +304,8 @@ func TestRequestRules(t *testing.T) {
 
 const someAuthority = "arn:aws:acm-pca:eu-west-1:123456789012:certificate-authority/11111111-2222-3333-4444-555555555555"
 
-func request(domain string, names ...string) *acm.RequestCertificateRequest {
-	return &acm.RequestCertificateRequest{DomainName: domain, SubjectAlternativeNames: names, CertificateAuthorityArn: pointer(someAuthority)}
+func acmRequest(domain string, names ...string) *acm.RequestCertificateRequest {
+	return &acm.RequestCertificateRequest{DomainName: domain, SubjectAlternativeNames: names, CertificateAuthorityArn: ptr(someAuthority)}
 }
 
 // TestRequested: what a certificate is before it is issued, and which requests
@@ -338,16 +320,16 @@ func TestRequested(t *testing.T) {
 		}
 		return *out.CertificateArn
 	}
-	in := request("api.apps.local", "API.apps.local", "www.apps.local")
-	in.IdempotencyToken = pointer("t1")
+	in := acmRequest("api.apps.local", "API.apps.local", "www.apps.local")
+	in.IdempotencyToken = ptr("t1")
 	arn := ask(in)
-	now := api.Timestamp{Time: r.clock()}
+	now := api.Timestamp{Time: r.clock.Now()}
 	want := &acm.CertificateDetail{
-		CertificateArn: &arn, CertificateAuthorityArn: pointer(someAuthority), CertificateKeyPairOrigin: pointer(acm.CertificateKeyPairOriginAwsManaged), CreatedAt: now,
-		DomainName: pointer("api.apps.local"), InUseBy: []string{}, KeyAlgorithm: pointer(acm.KeyAlgorithm("RSA-2048")),
-		Options:            &acm.CertificateOptions{CertificateTransparencyLoggingPreference: pointer(acm.CertificateTransparencyLoggingPreferenceEnabled)},
-		RenewalEligibility: pointer(acm.RenewalEligibilityIneligible), Status: pointer(acm.CertificateStatusPendingValidation),
-		SubjectAlternativeNames: []string{"api.apps.local", "www.apps.local"}, Type: pointer(acm.CertificateTypePrivate),
+		CertificateArn: &arn, CertificateAuthorityArn: ptr(someAuthority), CertificateKeyPairOrigin: ptr(acm.CertificateKeyPairOriginAwsManaged), CreatedAt: now,
+		DomainName: ptr("api.apps.local"), InUseBy: []string{}, KeyAlgorithm: ptr(acm.KeyAlgorithm("RSA-2048")),
+		Options:            &acm.CertificateOptions{CertificateTransparencyLoggingPreference: ptr(acm.CertificateTransparencyLoggingPreferenceEnabled)},
+		RenewalEligibility: ptr(acm.RenewalEligibilityIneligible), Status: ptr(acm.CertificateStatusPendingValidation),
+		SubjectAlternativeNames: []string{"api.apps.local", "www.apps.local"}, Type: ptr(acm.CertificateTypePrivate),
 	}
 	if diff := cmp.Diff(want, r.describe(t, arn)); diff != "" {
 		t.Errorf("described otherwise (-want +got):\n%s", diff)
@@ -363,21 +345,21 @@ func TestRequested(t *testing.T) {
 		t.Error("the refusal shows the passphrase")
 	}
 
-	same := request("API.apps.local", "www.apps.local")
+	same := acmRequest("API.apps.local", "www.apps.local")
 	same.IdempotencyToken = in.IdempotencyToken
 	same.Tags = []acm.Tag{{Key: "team"}}
-	r.pass(time.Hour - time.Second)
+	r.clock.forward(time.Hour - time.Second)
 	if again := ask(same); again != arn {
 		t.Errorf("the same request within the hour made %s", again)
 	}
-	other := request("api.apps.local", "other.apps.local")
+	other := acmRequest("api.apps.local", "other.apps.local")
 	other.IdempotencyToken = in.IdempotencyToken
 	if again := ask(other); again == arn {
 		t.Error("another request with the token made the same certificate")
 	}
-	r.pass(time.Hour + time.Second)
+	r.clock.forward(time.Hour + time.Second)
 	late := ask(other)
-	r.pass(time.Hour)
+	r.clock.forward(time.Hour)
 	if again := ask(other); again == late {
 		t.Error("the token still holds after an hour")
 	}
@@ -388,7 +370,7 @@ func TestRequested(t *testing.T) {
 	if again := ask(other); again == deleted {
 		t.Error("the token makes a certificate that is deleted")
 	}
-	r.pass(2 * time.Hour)
+	r.clock.forward(2 * time.Hour)
 	if err := r.sweep(r.ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -417,7 +399,7 @@ func TestWhoseCertificate(t *testing.T) {
 	} {
 		wantCode(t, describe(r.ctx, bad), "InvalidArnException", "is not of the form")
 	}
-	for _, missing := range []string{arn[:len(arn)-1], strings.Replace(arn, "eu-west-1", "us-east-1", 1), strings.Replace(arn, acmAccount, "999999999999", 1)} {
+	for _, missing := range []string{arn[:len(arn)-1], strings.Replace(arn, "eu-west-1", "us-east-1", 1), strings.Replace(arn, testAccount, "999999999999", 1)} {
 		wantCode(t, describe(r.ctx, missing), "ResourceNotFoundException", "Could not find certificate")
 	}
 	stranger := asAccount(t.Context(), "999999999999")

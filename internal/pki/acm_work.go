@@ -46,9 +46,9 @@ const (
 	validDays = 395
 	// claimLife is how long a task waits for a worker that has died.
 	claimLife = 10 * time.Second
-	// lookEvery is how often Run looks for tasks of other servers, and for
+	// tasksEvery is how often Run looks for tasks of other servers, and for
 	// those that are to be tried again.
-	lookEvery = 2 * time.Second
+	tasksEvery = 2 * time.Second
 	// atOnce is how many tasks a server works on at the same time.
 	atOnce = 8
 	// The first and the longest pause after a failure.
@@ -69,7 +69,7 @@ func (m *ACM) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return m.keys.fill(ctx) })
 	group.Go(func() error {
-		ticker := time.NewTicker(lookEvery)
+		ticker := time.NewTicker(tasksEvery)
 		defer ticker.Stop()
 		for {
 			m.keysAhead(ctx)
@@ -102,7 +102,7 @@ func (m *ACM) keysAhead(ctx context.Context) {
 
 // step makes tasks of what is due and does the tasks that there are.
 func (m *ACM) step(ctx context.Context) error {
-	if now := m.Now(); now.Sub(m.swept) >= sweepEvery {
+	if now := m.Now(); now.Sub(m.swept) >= renewalsEvery {
 		if err := m.sweep(ctx); err != nil {
 			return err
 		}
@@ -132,23 +132,11 @@ func (m *ACM) work(ctx context.Context) error {
 // ready lists tasks that nobody works on and whose time has come.
 func (m *ACM) ready(ctx context.Context) (all []*store.Object[task], err error) {
 	now := m.Now()
-	_, err = m.Store.Read(ctx, func(tx *store.Tx) error {
-		var behind store.Place
-		for {
-			page, err := store.ListObjects[task](tx, store.Place{kindTask}, behind, readAtOnce)
-			if err != nil {
-				return err
-			}
-			for _, o := range page {
-				if !o.Value.waits(m.worker, now) {
-					all = append(all, o)
-				}
-			}
-			if len(page) < readAtOnce || len(all) >= readAtOnce {
-				return nil
-			}
-			behind = page[len(page)-1].Place
+	err = each(ctx, m.Store, store.Place{kindTask}, func(o *store.Object[task]) error {
+		if !o.Value.waits(m.worker, now) && len(all) < batch {
+			all = append(all, o)
 		}
+		return nil
 	})
 	return all, err
 }
@@ -346,15 +334,15 @@ func (m *ACM) issue(ctx context.Context, t *task, c *certificate) (issuance, err
 var errNoPermission = errors.New("the authority does not permit acm.amazonaws.com to issue: give it the permission with acm-pca create-permission --principal acm.amazonaws.com --actions IssueCertificate GetCertificate ListPermissions")
 
 // mayIssue returns how an authority signs, if it lets ACM have certificates.
-// Of an authority of another account only that one's policy decides, at the
-// authority.
+// Of an authority of another account that one's policy decides, and of one that
+// is not active its state: at the authority.
 func (m *ACM) mayIssue(ctx context.Context, c *certificate) (acmpca.SigningAlgorithm, error) {
 	described, err := m.Authorities.DescribeCertificateAuthority(ctx, &acmpca.DescribeCertificateAuthorityRequest{CertificateAuthorityArn: c.Authority})
 	if err != nil {
 		return "", err
 	}
 	authority := described.CertificateAuthority
-	if authority.OwnerAccount != nil && *authority.OwnerAccount == account(ctx) {
+	if owner, status := authority.OwnerAccount, authority.Status; owner != nil && *owner == account(ctx) && status != nil && *status == active {
 		out, err := m.Authorities.ListPermissions(ctx, &acmpca.ListPermissionsRequest{CertificateAuthorityArn: c.Authority})
 		if err != nil {
 			return "", err
@@ -367,7 +355,7 @@ func (m *ACM) mayIssue(ctx context.Context, c *certificate) (acmpca.SigningAlgor
 }
 
 func permitsACM(p acmpca.Permission) bool {
-	return p.Principal != nil && *p.Principal == "acm.amazonaws.com" &&
+	return p.Principal != nil && *p.Principal == acmPrincipal &&
 		slices.Contains(p.Actions, acmpca.ActionTypeIssueCertificate) && slices.Contains(p.Actions, acmpca.ActionTypeGetCertificate)
 }
 

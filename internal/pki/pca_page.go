@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/fairlead/fairlead/api/acmpca"
+	"github.com/fairlead/fairlead/internal/store"
 )
 
 // largestPage is how much a list answers with if nothing smaller is asked for.
@@ -28,7 +29,11 @@ type pageTokens struct {
 }
 
 func (p *PrivateCA) pageTokens(list ...string) (pageTokens, error) {
-	key, err := p.Store.DeriveKey("paging token of acm-pca")
+	return newPageTokens(p.Store, acmpca.SigningName, list...)
+}
+
+func newPageTokens(s *store.Store, service string, list ...string) (pageTokens, error) {
+	key, err := s.DeriveKey("paging token of " + service)
 	if err != nil {
 		return pageTokens{}, err
 	}
@@ -56,7 +61,9 @@ func (t pageTokens) after(token *string) (string, error) {
 	}
 	const longest = 1024 // a tag's key has at most 512 bytes
 	if len(*token) <= longest {
-		if sealed, err := base64.RawURLEncoding.Strict().DecodeString(*token); err == nil {
+		// The decoder overlooks line breaks: only what this server would have
+		// written is a token.
+		if sealed, err := base64.RawURLEncoding.Strict().DecodeString(*token); err == nil && !strings.ContainsAny(*token, "\r\n") {
 			if name, err := t.aead.Open(nil, nil, sealed, t.scope); err == nil && len(name) > 0 {
 				return string(name), nil
 			}
