@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/fairlead/fairlead/api/acm"
 	"github.com/fairlead/fairlead/api/acmpca"
 	"github.com/fairlead/fairlead/api/appmesh"
 	"github.com/fairlead/fairlead/internal/awsapi"
@@ -38,6 +39,7 @@ type controlPlane struct {
 	api      http.Handler
 	xds      *xds.Server
 	pca      *pki.PrivateCA
+	acm      *pki.ACM
 	ops      *operations
 	listener struct{ api, xds, ops net.Listener }
 }
@@ -150,6 +152,10 @@ func (p *controlPlane) routes() error {
 	(&server.STS{Store: p.store, Now: time.Now}).Mount(mux)
 	p.pca = pki.NewPrivateCA(pki.Config{Store: p.store, Region: p.config.Region, URL: p.pkiURL(), Folder: p.config.DataDir, Now: time.Now, Log: p.log})
 	awsapi.MountTargets(mux, acmpca.SigningName, acmpca.TargetPrefix, acmpca.Service(p.pca), acmpca.Operations)
+	p.acm = pki.NewACM(pki.ACMConfig{
+		Store: p.store, Authorities: p.pca, Region: p.config.Region, Account: p.config.AccountID, InUse: service.CertificatesInUse, Now: time.Now, Log: p.log,
+	})
+	awsapi.MountTargets(mux, acm.SigningName, acm.TargetPrefix, acm.Service(p.acm), acm.Operations)
 	p.api = server.WithWarnings(mux)
 	return nil
 }
@@ -178,6 +184,7 @@ func (p *controlPlane) run(ctx context.Context, stdout io.Writer) error {
 	serveHTTP(group, running, "operations", opsServer, p.listener.ops)
 	group.Go(func() error { return p.xds.Serve(running, p.listener.xds) })
 	group.Go(func() error { return p.pca.Run(running) })
+	group.Go(func() error { return p.acm.Run(running) })
 	group.Go(func() error {
 		<-running.Done()
 		p.ops.end()

@@ -2,6 +2,7 @@ package pki
 
 import (
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -64,16 +65,19 @@ func TestEligibility(t *testing.T) {
 	}
 }
 
-// TestThirteenMonths lets a hundred certificates live for thirteen months and
+// TestThirteenMonths lets 200 certificates (1,000 if FAIRLEAD_SOAK is set) live for thirteen months and
 // more, with another server every week: none expires, none is renewed twice, no
 // ARN changes.
 func TestThirteenMonths(t *testing.T) {
 	const (
-		certificates = 100
-		step         = 8 * time.Hour
+		step         = 24 * time.Hour
 		week         = 7 * 24 * time.Hour
 		life         = 60 * week
 	)
+	certificates := 200
+	if os.Getenv("FAIRLEAD_SOAK") != "" {
+		certificates = 1000
+	}
 	r := newACMRig(t)
 	root := r.permit(r.ca.root(3650))
 	serials := map[string][]string{} // by ARN, in their order
@@ -82,10 +86,12 @@ func TestThirteenMonths(t *testing.T) {
 		serials[arn] = nil
 	}
 	r.issued()
+	users := map[string][]string{}
 	for arn := range serials {
-		r.export(arn, "correct horse")
+		users[arn] = []string{"arn:aws:appmesh:eu-west-1:123456789012:mesh/apps/virtualNode/api"}
 		serials[arn] = append(serials[arn], *r.describe(t, arn).Serial)
 	}
+	r.users = users
 	renewed, busiest := 0, 0 // busiest: in one week
 	for passed := time.Duration(0); passed < life; passed += step {
 		r.clock.forward(step)
