@@ -2,6 +2,7 @@ package pki
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 
 	"github.com/fairlead/fairlead/internal/ca"
@@ -37,13 +38,18 @@ func (p *keyPool) warmed() bool {
 }
 
 // fill makes keys until ctx ends, one at a time: requests come first.
-func (p *keyPool) fill(ctx context.Context) error {
+func (p *keyPool) fill(ctx context.Context, log *slog.Logger) error {
 	select {
 	case <-p.needed:
 	case <-ctx.Done():
 		return nil
 	}
+	full := false
 	for ctx.Err() == nil {
+		if !full && len(p.ready) == cap(p.ready) {
+			full = true
+			log.DebugContext(ctx, "RSA keys are made ahead", "keys", cap(p.ready))
+		}
 		key, err := ca.GenerateKey(ca.RSA2048)
 		if err != nil {
 			return err

@@ -67,7 +67,7 @@ func (m *ACM) kick() {
 // number of servers may do so on one store.
 func (m *ACM) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return m.keys.fill(ctx) })
+	group.Go(func() error { return m.keys.fill(ctx, m.Log) })
 	group.Go(func() error {
 		ticker := time.NewTicker(tasksEvery)
 		defer ticker.Stop()

@@ -355,7 +355,7 @@ func TestKeysAhead(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(r.ctx)
 	filled := make(chan error)
-	go func() { filled <- r.keys.fill(ctx) }()
+	go func() { filled <- r.keys.fill(ctx, r.Log) }()
 	key := <-r.keys.ready
 	r.keys.ready <- key
 	in := acmRequest("api.apps.local")
