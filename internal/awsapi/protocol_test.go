@@ -95,18 +95,17 @@ func TestEveryErrorInItsProtocol(t *testing.T) {
 		call     rpc
 		want     string
 	}{
-		{"absent service", jsonRPC, rpc{rootCreds, "acm", "", "/", asJSON("CertificateManager.ListCertificates"), "{}"}, "400 UnknownOperationException: acm:ListCertificates is not there: this server does not have the service acm"},
 		{"absent service", jsonRPC, rpc{rootCreds, "servicediscovery", "", "/", asJSON("Route53AutoNaming_v20170314.ListNamespaces"), "{}"}, "400 UnknownOperationException: servicediscovery:ListNamespaces is not there"},
 		{"absent service", rpcCBOR, rpc{rootCreds, "servicediscovery", "", discovery, asCBOR, "\xa0"}, "400 UnknownOperationException: servicediscovery:ListNamespaces is not there: this server does not have the service servicediscovery"},
 		{"behind a prefix", rpcCBOR, rpc{rootCreds, "servicediscovery", "", "/prefix" + discovery, asCBOR, "\xa0"}, "400 UnknownOperationException: servicediscovery:ListNamespaces is not there"},
-		{"another scope", jsonRPC, rpc{rootCreds, "servicediscovery", "", "/", asJSON("CertificateManager.ListCertificates"), "{}"}, "400 InvalidSignatureException: Credential should be scoped to correct service: 'acm'."},
+		{"another scope", jsonRPC, rpc{rootCreds, "appmesh", "", "/", asJSON("Route53AutoNaming_v20170314.ListCertificates"), "{}"}, "400 InvalidSignatureException: Credential should be scoped to correct service: 'servicediscovery'."},
 		{"another scope", rpcCBOR, rpc{rootCreds, "appmesh", "", discovery, asCBOR, "\xa0"}, "400 InvalidSignatureException: Credential should be scoped to correct service: 'servicediscovery'."},
 		{"another scope", formQuery, rpc{rootCreds, "appmesh", "", "/", asForm, identity}, "403 SignatureDoesNotMatch: Credential should be scoped to correct service: 'sts'."},
 		{"no such service", jsonRPC, rpc{rootCreds, "dynamodb", "", "/", asJSON("DynamoDB_20120810.ListTables"), "{}"}, `400 UnknownOperationException: no service has the target "DynamoDB_20120810.ListTables"`},
 		{"a target at the path of another", jsonRPC, rpc{rootCreds, "appmesh", "PUT", "/v20190125/meshes", asJSON("CertificateManager.ListCertificates"), "{}"}, "400 UnknownOperationException: an operation is called by POST"},
 		{"by GET", jsonRPC, rpc{rootCreds, "acm", "GET", "/", asJSON("CertificateManager.ListCertificates"), ""}, "400 UnknownOperationException: an operation is called by POST"},
 		{"no target", jsonRPC, rpc{rootCreds, "acm", "", "/", asJSON(""), "{}"}, "400 UnknownOperationException: an operation is called by POST"},
-		{"odd target", jsonRPC, rpc{rootCreds, "acm", "", "/", asJSON("CertificateManager.a b"), "{}"}, "400 UnknownOperationException: an operation is called by POST"},
+		{"odd target", jsonRPC, rpc{rootCreds, "servicediscovery", "", "/", asJSON("Route53AutoNaming_v20170314.a b"), "{}"}, "400 UnknownOperationException: an operation is called by POST"},
 		{"App Mesh in CBOR", rpcCBOR, rpc{rootCreds, "appmesh", "PUT", "/v20190125/meshes", asCBOR, "\xa0"}, "400 UnknownOperationException: an operation is called by POST"},
 
 		{"unsigned", restJSON, rpc{target: "/v20190125/meshes"}, "403 MissingAuthenticationTokenException: Missing Authentication Token"},
@@ -114,10 +113,10 @@ func TestEveryErrorInItsProtocol(t *testing.T) {
 		{"unsigned", rpcCBOR, rpc{target: discovery, header: asCBOR}, "400 MissingAuthenticationTokenException: Missing Authentication Token"},
 		{"unsigned", formQuery, rpc{target: "/", header: asForm, body: identity}, "403 MissingAuthenticationToken: Missing Authentication Token"},
 		{"wrong secret", rpcCBOR, rpc{wrong, "servicediscovery", "", discovery, asCBOR, "\xa0"}, "400 InvalidSignatureException: The request signature we calculated"},
-		{"unknown key", jsonRPC, rpc{nobody, "acm", "", "/", asJSON("CertificateManager.ListCertificates"), "{}"}, "400 UnrecognizedClientException: The security token"},
+		{"unknown key", jsonRPC, rpc{nobody, "servicediscovery", "", "/", asJSON("Route53AutoNaming_v20170314.ListCertificates"), "{}"}, "400 UnrecognizedClientException: The security token"},
 		{"store away", rpcCBOR, rpc{broken, "servicediscovery", "", discovery, asCBOR, "\xa0"}, "503 ServiceUnavailableException: access keys cannot be looked up now"},
 		{"store away", formQuery, rpc{broken, "sts", "", "/", asForm, identity}, "503 ServiceUnavailable: access keys cannot be looked up now"},
-		{"too large", jsonRPC, rpc{rootCreds, "acm", "", "/", asJSON("CertificateManager.ImportCertificate"), large}, "400 RequestEntityTooLargeException: the request body is larger than 4194304 bytes"},
+		{"too large", jsonRPC, rpc{rootCreds, "servicediscovery", "", "/", asJSON("Route53AutoNaming_v20170314.ImportCertificate"), large}, "400 RequestEntityTooLargeException: the request body is larger than 4194304 bytes"},
 		{"too large", rpcCBOR, rpc{rootCreds, "servicediscovery", "", discovery, asCBOR, large}, "400 RequestEntityTooLargeException: the request body is larger"},
 		{"too large", formQuery, rpc{rootCreds, "sts", "", "/", asForm, large}, "413 RequestEntityTooLarge: the request body is larger"},
 		{"a long name", rpcCBOR, rpc{rootCreds, "servicediscovery", "", "/service/" + strings.Repeat("x", 128) + "/operation/" + strings.Repeat("y", 128), asCBOR, "\xa0"}, `400 UnknownOperationException: no service has the target "xxxx`},
