@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -30,50 +29,28 @@ import (
 // issuedWithin is generous: the machine may be busy.
 const issuedWithin = 30 * time.Second
 
-func sdkConfig(t *testing.T, s *meshtest.Server) aws.Config {
+// acmClient is the Go SDK with the root key.
+func acmClient(t *testing.T, s *meshtest.Server) *acm.Client {
 	t.Helper()
 	cfg, err := config.LoadDefaultConfig(t.Context(), config.WithRegion(meshtest.Region), config.WithSharedConfigFiles(nil), config.WithBaseEndpoint(s.API),
 		config.WithSharedCredentialsFiles([]string{s.Credentials()}), config.WithSharedConfigProfile("default"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return cfg
+	return acm.NewFromConfig(cfg)
 }
 
-// rootForACM makes an active root that ACM may use.
-func rootForACM(t *testing.T, s *meshtest.Server) (arn string) {
+// authorityForACM is an active root that ACM may use.
+func authorityForACM(t *testing.T, s *meshtest.Server) string {
 	t.Helper()
-	c := acmpca.NewFromConfig(sdkConfig(t, s))
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
+	c := client(t, s)
+	arn := authority(t, c)
+	if _, err := c.CreatePermission(t.Context(), &acmpca.CreatePermissionInput{
+		CertificateAuthorityArn: arn, Principal: aws.String("acm.amazonaws.com"), Actions: []pca.ActionType{pca.ActionTypeIssueCertificate, pca.ActionTypeGetCertificate, pca.ActionTypeListPermissions},
+	}); err != nil {
+		t.Fatal(err)
 	}
-	made, err := c.CreateCertificateAuthority(t.Context(), &acmpca.CreateCertificateAuthorityInput{
-		CertificateAuthorityType: pca.CertificateAuthorityTypeRoot,
-		CertificateAuthorityConfiguration: &pca.CertificateAuthorityConfiguration{
-			KeyAlgorithm: pca.KeyAlgorithmEcPrime256v1, SigningAlgorithm: pca.SigningAlgorithmSha256withecdsa, Subject: &pca.ASN1Subject{CommonName: aws.String("Apps Root"), Organization: aws.String("Apps")},
-		},
-	})
-	must(err)
-	arn = *made.CertificateAuthorityArn
-	csr, err := c.GetCertificateAuthorityCsr(t.Context(), &acmpca.GetCertificateAuthorityCsrInput{CertificateAuthorityArn: &arn})
-	must(err)
-	own, err := c.IssueCertificate(t.Context(), &acmpca.IssueCertificateInput{
-		CertificateAuthorityArn: &arn, Csr: []byte(*csr.Csr), SigningAlgorithm: pca.SigningAlgorithmSha256withecdsa,
-		TemplateArn: aws.String("arn:aws:acm-pca:::template/RootCACertificate/V1"), Validity: &pca.Validity{Type: pca.ValidityPeriodTypeYears, Value: aws.Int64(10)},
-	})
-	must(err)
-	certificate, err := c.GetCertificate(t.Context(), &acmpca.GetCertificateInput{CertificateAuthorityArn: &arn, CertificateArn: own.CertificateArn})
-	must(err)
-	_, err = c.ImportCertificateAuthorityCertificate(t.Context(), &acmpca.ImportCertificateAuthorityCertificateInput{CertificateAuthorityArn: &arn, Certificate: []byte(*certificate.Certificate)})
-	must(err)
-	_, err = c.CreatePermission(t.Context(), &acmpca.CreatePermissionInput{
-		CertificateAuthorityArn: &arn, Principal: aws.String("acm.amazonaws.com"), Actions: []pca.ActionType{pca.ActionTypeIssueCertificate, pca.ActionTypeGetCertificate, pca.ActionTypeListPermissions},
-	})
-	must(err)
-	return arn
+	return *arn
 }
 
 // waitIssued waits until a certificate is issued, and describes it.
@@ -94,18 +71,6 @@ func waitIssued(t *testing.T, c *acm.Client, arn string, within time.Duration) *
 	return d
 }
 
-// openssl runs it on files of a folder.
-func openssl(t *testing.T, dir string, args ...string) string {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "openssl", args...)
-	cmd.Dir = dir
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("openssl %s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
-
 // files writes texts to a new folder.
 func files(t *testing.T, texts map[string]string) string {
 	t.Helper()
@@ -124,8 +89,8 @@ const passphrase = "canary-passphrase-77d1"
 // neither its keys nor its passphrase in any log or file.
 func TestACMWithGoSDK(t *testing.T) {
 	s := meshtest.StartServer(t, meshtest.ServerOptions{Debug: true})
-	root := rootForACM(t, s)
-	c := acm.NewFromConfig(sdkConfig(t, s))
+	root := authorityForACM(t, s)
+	c := acmClient(t, s)
 	out, err := c.RequestCertificate(t.Context(), &acm.RequestCertificateInput{
 		DomainName: aws.String("api.apps.local"), SubjectAlternativeNames: []string{"api.apps.local", "*.apps.local"}, CertificateAuthorityArn: &root,
 		IdempotencyToken: aws.String("once"), Tags: []types.Tag{{Key: aws.String("team"), Value: aws.String("web")}},
@@ -135,7 +100,7 @@ func TestACMWithGoSDK(t *testing.T) {
 	}
 	arn := *out.CertificateArn
 	d := waitIssued(t, c, arn, issuedWithin)
-	if d.Type != types.CertificateTypePrivate || d.KeyAlgorithm != "RSA-2048" || *d.Issuer != "Apps" || d.InUseBy == nil || !slices.Equal(d.SubjectAlternativeNames, []string{"api.apps.local", "*.apps.local"}) {
+	if d.Type != types.CertificateTypePrivate || d.KeyAlgorithm != "RSA-2048" || *d.Issuer != "root" || d.InUseBy == nil || !slices.Equal(d.SubjectAlternativeNames, []string{"api.apps.local", "*.apps.local"}) {
 		t.Errorf("it is described as %+v", d)
 	}
 	secrets := [][]byte{[]byte(passphrase)}
@@ -146,9 +111,10 @@ func TestACMWithGoSDK(t *testing.T) {
 			t.Fatal(err)
 		}
 		dir := files(t, map[string]string{"leaf.pem": *e.Certificate, "chain.pem": *e.CertificateChain, "key.pem": *e.PrivateKey})
-		openssl(t, dir, "verify", "-CAfile", "chain.pem", "-verify_hostname", "x.apps.local", "leaf.pem")
-		plain := openssl(t, dir, "pkey", "-in", "key.pem", "-passin", "pass:"+passphrase)
-		if public := openssl(t, dir, "pkey", "-in", "key.pem", "-passin", "pass:"+passphrase, "-pubout"); public != openssl(t, dir, "x509", "-in", "leaf.pem", "-noout", "-pubkey") {
+		openssl := func(args ...string) string { return must[string](t)(command(t, s, dir, "openssl", args...)) }
+		openssl("verify", "-CAfile", "chain.pem", "-verify_hostname", "x.apps.local", "leaf.pem")
+		plain := openssl("pkey", "-in", "key.pem", "-passin", "pass:"+passphrase)
+		if public := openssl("pkey", "-in", "key.pem", "-passin", "pass:"+passphrase, "-pubout"); public != openssl("x509", "-in", "leaf.pem", "-noout", "-pubkey") {
 			t.Error("the key is not the certificate's")
 		}
 		block, _ := pem.Decode([]byte(plain))
@@ -228,8 +194,8 @@ func TestACMWithBoto3(t *testing.T) {
 	s := meshtest.StartServer(t, meshtest.ServerOptions{})
 	dir := t.TempDir()
 	for _, name := range []string{"one", "two"} {
-		openssl(t, dir, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", name+".key", "-out", name+".pem", "-days", "30",
-			"-subj", "/O=Apps/CN=own.apps.local", "-addext", "subjectAltName=DNS:own.apps.local", "-addext", "basicConstraints=critical,CA:FALSE", "-addext", "keyUsage=digitalSignature")
+		must[string](t)(command(t, s, dir, "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", name+".key", "-out", name+".pem", "-days", "30",
+			"-subj", "/O=Apps/CN=own.apps.local", "-addext", "subjectAltName=DNS:own.apps.local", "-addext", "basicConstraints=critical,CA:FALSE", "-addext", "keyUsage=digitalSignature"))
 	}
 	program := `
 import boto3, sys, time
@@ -282,19 +248,15 @@ except acm.exceptions.ResourceNotFoundException as e:
 	if err := os.WriteFile(file, []byte(program), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), meshtest.Tool(t, "python"), file, rootForACM(t, s), dir)
-	cmd.Env = s.AWSEnv()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	must[string](t)(command(t, s, dir, meshtest.Tool(t, "python"), file, authorityForACM(t, s), dir))
 }
 
-// TestKilledWhileIssuing kills the server again and again while it issues: at
+// TestACMKilledWhileIssuing kills the server again and again while it issues: at
 // last every request has its certificate, and the authority has issued no more.
-func TestKilledWhileIssuing(t *testing.T) {
+func TestACMKilledWhileIssuing(t *testing.T) {
 	s := meshtest.StartServer(t, meshtest.ServerOptions{})
-	root := rootForACM(t, s)
-	c := acm.NewFromConfig(sdkConfig(t, s))
+	root := authorityForACM(t, s)
+	c := acmClient(t, s)
 	var arns []string
 	const rounds, requests = 4, 12
 	for range rounds {
@@ -331,7 +293,7 @@ func TestKilledWhileIssuing(t *testing.T) {
 // issuedBy counts what an authority has issued, by its audit report.
 func issuedBy(t *testing.T, s *meshtest.Server, authority string) int {
 	t.Helper()
-	c := acmpca.NewFromConfig(sdkConfig(t, s))
+	c := client(t, s)
 	out, err := c.CreateCertificateAuthorityAuditReport(t.Context(), &acmpca.CreateCertificateAuthorityAuditReportInput{
 		CertificateAuthorityArn: &authority, S3BucketName: aws.String("bucket"), AuditReportResponseFormat: pca.AuditReportResponseFormatCsv,
 	})
@@ -366,14 +328,14 @@ func issuedBy(t *testing.T, s *meshtest.Server, authority string) int {
 // takes is logged: it is for quiet machines to judge.
 func TestBurst(t *testing.T) {
 	s := meshtest.StartServer(t, meshtest.ServerOptions{Debug: true})
-	root := rootForACM(t, s)
+	root := authorityForACM(t, s)
 	meshtest.Eventually(t, 2*time.Minute, func(context.Context) error {
 		if !strings.Contains(s.Log(), "RSA keys are made ahead") {
 			return errors.New("keys are still being made")
 		}
 		return nil
 	})
-	c := acm.NewFromConfig(sdkConfig(t, s))
+	c := acmClient(t, s)
 	const burst = 50
 	begun := time.Now()
 	group, ctx := errgroup.WithContext(t.Context())

@@ -13,8 +13,8 @@ import (
 	"github.com/fairlead/fairlead/internal/ca"
 )
 
-// TestListFilters: what each filter lets pass, by the names of certificates.
-func TestListFilters(t *testing.T) {
+// TestCertificateFilters: what each filter lets pass, by the names of certificates.
+func TestCertificateFilters(t *testing.T) {
 	r := newACMRig(t)
 	r.importLeaf(t, leafSpec{algorithm: ca.RSA2048, name: "rsa.apps.local", names: []string{"rsa.apps.local"}})
 	r.clock.forward(time.Second)
@@ -80,9 +80,9 @@ func domainsOf(out *acm.ListCertificatesResponse) []string {
 	return names
 }
 
-// TestListPages: pages neither repeat nor skip, in every order, while others
+// TestCertificatePages: pages neither repeat nor skip, in every order, while others
 // write; tokens are of one list of one caller.
-func TestListPages(t *testing.T) {
+func TestCertificatePages(t *testing.T) {
 	r := newACMRig(t)
 	for i := range 23 {
 		if _, err := r.RequestCertificate(r.ctx, acmRequest(fmt.Sprintf("h%02d.apps.local", i))); err != nil {

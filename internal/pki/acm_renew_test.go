@@ -70,9 +70,9 @@ func TestEligibility(t *testing.T) {
 // ARN changes.
 func TestThirteenMonths(t *testing.T) {
 	const (
-		step         = 24 * time.Hour
-		week         = 7 * 24 * time.Hour
-		life         = 60 * week
+		step = 24 * time.Hour
+		week = 7 * 24 * time.Hour
+		life = 60 * week
 	)
 	certificates := 200
 	if os.Getenv("FAIRLEAD_SOAK") != "" {

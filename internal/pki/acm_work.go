@@ -121,7 +121,16 @@ func (m *ACM) work(ctx context.Context) error {
 		var group errgroup.Group // one failure does not end the others
 		group.SetLimit(atOnce)
 		for _, o := range tasks {
-			group.Go(func() error { return m.perform(ctx, o.Place, o.Value) })
+			group.Go(func() error {
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				// What has begun is done even if the server is to end: what the
+				// authority has answered would be lost.
+				bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimLife)
+				defer cancel()
+				return m.perform(bounded, o.Place, o.Value)
+			})
 		}
 		if err := group.Wait(); err != nil {
 			return err

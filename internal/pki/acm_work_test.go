@@ -19,7 +19,6 @@ import (
 	"github.com/fairlead/fairlead/api/acm"
 	"github.com/fairlead/fairlead/api/acmpca"
 	"github.com/fairlead/fairlead/internal/ca"
-	"github.com/fairlead/fairlead/internal/store"
 )
 
 // permit lets ACM have certificates of an authority.
@@ -60,16 +59,10 @@ func (r *acmRig) export(arn, passphrase string) *acm.ExportCertificateResponse {
 	return out
 }
 
-// ledger is how many certificates of hosts an authority has issued.
-func (r *acmRig) ledger(authority string) (n int) {
+// ledger is how many certificates an authority has issued besides its own.
+func (r *acmRig) ledger(authority string) int {
 	r.t.Helper()
-	r.ca.must(each(r.ctx, r.Store, store.Place{"authority-issued", idOf(authority)}, func(o *store.Object[issued]) error {
-		if !o.Value.Root {
-			n++
-		}
-		return nil
-	}))
-	return n
+	return r.ca.ledger(authority) - 1
 }
 
 // TestIssued walks from a request through export and renewal.
@@ -154,6 +147,9 @@ func TestIssueFailures(t *testing.T) {
 	silent := r.ca.root(3650)
 	pending := r.permit(r.ca.create(createRequest("ROOT", "no certificate yet")))
 	short := r.permit(r.ca.root(100))
+	shortLived := r.permit(r.ca.root(3650, func(in *acmpca.CreateCertificateAuthorityRequest) {
+		in.UsageMode = ptr(acmpca.CertificateAuthorityUsageModeShortLivedCertificate)
+	}))
 	disabled := r.permit(r.ca.root(3650))
 	r.ca.must(r.ca.UpdateCertificateAuthority(r.ctx, &acmpca.UpdateCertificateAuthorityRequest{CertificateAuthorityArn: disabled, Status: ptr(acmpca.CertificateAuthorityStatusDisabled)}))
 	for _, c := range []struct {
@@ -163,6 +159,7 @@ func TestIssueFailures(t *testing.T) {
 		{silent, "PCA_ACCESS_DENIED"},
 		{pending, "PCA_INVALID_STATE"},
 		{short, "PCA_INVALID_DURATION"},
+		{shortLived, "PCA_INVALID_DURATION"},
 		{disabled, "PCA_INVALID_STATE"},
 		{silent[:len(silent)-12] + "000000000000", "PCA_RESOURCE_NOT_FOUND"},
 		{strings.Replace(silent, testRegion, "us-east-1", 1), "PCA_INVALID_ARN"},
@@ -195,12 +192,15 @@ type outage struct {
 	acmpca.Service
 	mu            sync.Mutex
 	before, after int // calls of IssueCertificate that end so
+	notYet        int // calls of GetCertificate that come too early
+	asked         int // calls of IssueCertificate
 }
 
 var errOutage = errors.New("connection reset by peer")
 
 func (o *outage) IssueCertificate(ctx context.Context, in *acmpca.IssueCertificateRequest) (*acmpca.IssueCertificateResponse, error) {
 	o.mu.Lock()
+	o.asked++
 	before, after := o.before > 0, o.after > 0
 	switch {
 	case before:
@@ -217,6 +217,39 @@ func (o *outage) IssueCertificate(ctx context.Context, in *acmpca.IssueCertifica
 		return nil, errOutage
 	}
 	return out, err
+}
+
+func (o *outage) GetCertificate(ctx context.Context, in *acmpca.GetCertificateRequest) (*acmpca.GetCertificateResponse, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.notYet > 0 {
+		o.notYet--
+		return nil, acmpca.NewRequestInProgressException("not yet")
+	}
+	return o.Service.GetCertificate(ctx, in)
+}
+
+// TestIssuedLater: an authority that takes its time, as AWS's does, is asked
+// for the certificate and not to issue another.
+func TestIssuedLater(t *testing.T) {
+	r := newACMRig(t)
+	root := r.permit(r.ca.root(3650))
+	o := &outage{Service: r.ca.PrivateCA, notYet: 2}
+	r.Authorities = o
+	arn := r.ask(root, "api.apps.local")
+	for range 3 {
+		if s := *r.describe(t, arn).Status; s != "PENDING_VALIDATION" {
+			t.Fatalf("it is %s already", s)
+		}
+		r.issued()
+		r.clock.forward(10 * time.Minute) // longer than the authority knows a token
+	}
+	if s := *r.describe(t, arn).Status; s != "ISSUED" || o.asked != 1 || r.ledger(root) != 1 {
+		t.Errorf("it is %s, after the authority was asked %d times and has issued %d", s, o.asked, r.ledger(root))
+	}
+	if strings.Contains(r.log.String(), "was not issued") {
+		t.Error("the log warns of what is usual")
+	}
 }
 
 // TestIssueAgain: an authority that does not answer is asked again, more and
@@ -267,12 +300,13 @@ func TestIssueAgain(t *testing.T) {
 	}
 }
 
-// TestTwoWorkers: two servers on one store issue each certificate once, and one
+// TestTwoWorkers: two servers on one etcd issue each certificate once, and one
 // takes over what the other has left.
 func TestTwoWorkers(t *testing.T) {
-	r := newACMRig(t)
+	servers, _ := newReplicas(t, 2)
+	r := newACMRigOn(t, servers[0])
 	root := r.permit(r.ca.root(3650))
-	other := r.newACM(r.ca.PrivateCA)
+	other := r.newACM(servers[1].PrivateCA)
 	var arns []string
 	for i := range 40 {
 		arns = append(arns, r.ask(root, fmt.Sprintf("h%d.apps.local", i)))
@@ -374,9 +408,9 @@ func TestKeysAhead(t *testing.T) {
 	}
 }
 
-// TestKeysStaySecret: no passphrase and no key appears in a log or an error, and
+// TestExportedKeysStaySecret: no passphrase and no key appears in a log or an error, and
 // none in the clear in what the API answers or the store holds.
-func TestKeysStaySecret(t *testing.T) {
+func TestExportedKeysStaySecret(t *testing.T) {
 	r := newACMRig(t)
 	root := r.permit(r.ca.root(3650))
 	const passphrase = "canary-passphrase-5f1e"
