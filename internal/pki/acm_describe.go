@@ -65,10 +65,10 @@ func (c *certificate) detail(users []string, now time.Time) (*acm.CertificateDet
 }
 
 // summary is the certificate as it is listed.
-func (c *certificate) summary(leaf *x509.Certificate, users []string, now time.Time) acm.CertificateSummary {
+func (c *certificate) summary(users []string, now time.Time) (s acm.CertificateSummary, err error) {
 	status, eligibility := c.status(now), c.eligibility(users, now)
 	inUse, more, export := len(users) > 0, false, c.exportOption()
-	s := acm.CertificateSummary{
+	s = acm.CertificateSummary{
 		CertificateArn: &c.ARN, CertificateKeyPairOrigin: c.keyPairOrigin(), CreatedAt: timestamp(c.Created), DomainName: given(c.Domain),
 		ExportOption: &export, Exported: &c.Exported, HasAdditionalSubjectAlternativeNames: &more, ImportedAt: timestamp(c.Imported), InUse: &inUse, IssuedAt: timestamp(c.Issued),
 		KeyAlgorithm: c.hyphenated(), NotAfter: timestamp(c.NotAfter), NotBefore: timestamp(c.NotBefore),
@@ -77,24 +77,29 @@ func (c *certificate) summary(leaf *x509.Certificate, users []string, now time.T
 	if len(s.SubjectAlternativeNameSummaries) > maxNames { // imported ones may have more
 		s.SubjectAlternativeNameSummaries, more = s.SubjectAlternativeNameSummaries[:maxNames], true
 	}
-	if leaf != nil {
-		s.KeyUsages, s.ExtendedKeyUsages = keyUsages(leaf), extendedUsages(leaf)
+	s.KeyUsages, s.ExtendedKeyUsages, err = c.usages()
+	return s, err
+}
+
+// usages are none as long as the certificate is not issued.
+func (c *certificate) usages() (usages []acm.KeyUsageName, extended []acm.ExtendedKeyUsageName, err error) {
+	if c.Certificate == "" {
+		return nil, nil, nil
 	}
-	return s
+	leaf, err := parseCertificate(c.Certificate)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, usage := range ca.ExtendedUsages(leaf) {
+		extended = append(extended, acm.ExtendedKeyUsageName(usage.Name))
+	}
+	return keyUsages(leaf), extended, nil
 }
 
 func keyUsages(leaf *x509.Certificate) []acm.KeyUsageName {
 	var all []acm.KeyUsageName
 	for _, name := range ca.KeyUsageNames(leaf.KeyUsage) {
 		all = append(all, acm.KeyUsageName(name))
-	}
-	return all
-}
-
-func extendedUsages(leaf *x509.Certificate) []acm.ExtendedKeyUsageName {
-	var all []acm.ExtendedKeyUsageName
-	for _, usage := range ca.ExtendedUsages(leaf) {
-		all = append(all, acm.ExtendedKeyUsageName(usage.Name))
 	}
 	return all
 }
