@@ -3,7 +3,7 @@ package pki
 import (
 	"context"
 	"crypto"
-	"crypto/rand"
+	cryptorand "crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -147,6 +148,8 @@ func (m *ACM) ready(ctx context.Context) (all []*store.Object[task], err error) 
 		}
 		return nil
 	})
+	// Servers that begin with different tasks seldom meet.
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	return all, err
 }
 
@@ -236,27 +239,30 @@ func (m *ACM) claim(ctx context.Context, at store.Place, listed *task) (mine *ta
 	return mine, of, err
 }
 
-// newKey makes a key, PKCS #8, and its CSR for the certificate of a task.
+// newKey makes a key, PKCS #8, and its CSR for the certificate of a task. It
+// makes none if somebody else has taken the task up since it was listed.
 func (m *ACM) newKey(ctx context.Context, at store.Place) (key, csr []byte, err error) {
 	var c *certificate
 	_, err = m.Store.Read(ctx, func(tx *store.Tx) error {
+		c = nil
+		t, err := store.GetObject[task](tx, at)
+		if err != nil || t.Value.CSR != nil || t.Value.waits(m.worker, m.Now()) {
+			return err
+		}
 		o, err := store.GetObject[certificate](tx, certificateAt(at))
 		if err == nil {
 			c = o.Value
 		}
 		return err
 	})
-	if isNotFound(err) {
-		return nil, nil, nil // deleted meanwhile
-	}
-	if err != nil {
-		return nil, nil, err
+	if c == nil {
+		return nil, nil, ignoreNotFound(err)
 	}
 	made, err := m.keys.take(ca.KeyAlgorithm(c.Algorithm))
 	if err != nil {
 		return nil, nil, err
 	}
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+	der, err := x509.CreateCertificateRequest(cryptorand.Reader, &x509.CertificateRequest{
 		Subject: pkix.Name{CommonName: c.Domain}, DNSNames: c.Names,
 	}, made.Signer())
 	if err != nil {
