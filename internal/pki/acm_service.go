@@ -24,9 +24,10 @@ type ACMConfig struct {
 	Region      string
 	Account     string // whose authorities are a reason to make keys ahead
 	// InUse are the ARNs of what uses a certificate, by the certificate's ARN.
-	InUse func() map[string][]string
-	Now   func() time.Time
-	Log   *slog.Logger
+	InUse   func() map[string][]string
+	Metrics *ACMMetrics // nil: nothing is counted
+	Now     func() time.Time
+	Log     *slog.Logger
 }
 
 // ACM implements acm.Service: certificates that are requested of a private

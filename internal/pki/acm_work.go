@@ -47,6 +47,8 @@ const (
 	validDays = 395
 	// claimLife is how long a task waits for a worker that has died.
 	claimLife = 10 * time.Second
+	// answerWithin is how long an authority gets, less than claimLife.
+	answerWithin = 8 * time.Second
 	// tasksEvery is how often Run looks for tasks of other servers, and for
 	// those that are to be tried again.
 	tasksEvery = 2 * time.Second
@@ -128,9 +130,7 @@ func (m *ACM) work(ctx context.Context) error {
 				}
 				// What has begun is done even if the server is to end: what the
 				// authority has answered would be lost.
-				bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimLife)
-				defer cancel()
-				return m.perform(bounded, o.Place, o.Value)
+				return m.perform(context.WithoutCancel(ctx), o.Place, o.Value)
 			})
 		}
 		if err := group.Wait(); err != nil {
@@ -166,18 +166,17 @@ func (m *ACM) perform(ctx context.Context, at store.Place, listed *task) error {
 		return err
 	}
 	issued, err := m.issue(asAccount(ctx, at[1]), t, c)
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
 	var imported *ca.Imported
 	if err == nil {
 		imported, err = readIssued(issued, t.CSR)
 	}
 	if err != nil {
+		m.say(ctx, c, t, err)
 		return m.put(ctx, at, t, func(_ *store.Tx, t *task, c *certificate) (done bool, _ error) {
-			return m.note(ctx, t, c, issued, err), nil
+			return m.note(t, c, issued, err), nil
 		})
 	}
+	m.Metrics.attempted(c, resultIssued)
 	m.Log.InfoContext(ctx, "certificate was issued", "arn", c.ARN, "serial", ca.DescribeSerial(imported.Certificate.SerialNumber), "renewal", c.Generation > 0)
 	return m.put(ctx, at, t, func(tx *store.Tx, _ *task, c *certificate) (done bool, _ error) {
 		key, err := tx.Secret(at)
@@ -317,6 +316,8 @@ type issuance struct {
 
 // issue asks the authority for the certificate of a task.
 func (m *ACM) issue(ctx context.Context, t *task, c *certificate) (issuance, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
 	var i issuance
 	if i.arn = t.Issued; i.arn == "" {
 		signing, err := m.mayIssue(ctx, c)
@@ -402,9 +403,25 @@ func readIssued(i issuance, csr []byte) (*ca.Imported, error) {
 	}
 }
 
+// say logs and counts that a certificate was not issued.
+func (m *ACM) say(ctx context.Context, c *certificate, t *task, err error) {
+	if inProgress(err) {
+		return
+	}
+	reason, lasting := failureReason(err)
+	renewal := c.Generation > 0
+	result := resultUnanswered
+	if lasting {
+		result = resultRefused
+	}
+	m.Metrics.attempted(c, result)
+	m.Log.WarnContext(ctx, "certificate was not issued", "arn", c.ARN, "authority", c.Authority, "renewal", renewal, "reason", reason,
+		"attempt", t.Failures+1, "again", renewal || !lasting, "error", err)
+}
+
 // note records what kept a task from being done. A request that the authority
 // refuses is over with that; whatever else is tried again, ever more slowly.
-func (m *ACM) note(ctx context.Context, t *task, c *certificate, i issuance, err error) (over bool) {
+func (m *ACM) note(t *task, c *certificate, i issuance, err error) (over bool) {
 	now := m.Now().UTC()
 	reason, lasting := failureReason(err)
 	if c.Generation > 0 {
@@ -421,13 +438,7 @@ func (m *ACM) note(ctx context.Context, t *task, c *certificate, i issuance, err
 	}
 	t.Issued, t.NotYet = i.arn, now.Add(pause)
 	t.Failures++
-	over = c.Status == acm.CertificateStatusFailed
-	if inProgress(err) {
-		return over
-	}
-	m.Log.WarnContext(ctx, "certificate was not issued", "arn", c.ARN, "authority", c.Authority, "renewal", c.Generation > 0, "reason", reason,
-		"attempt", t.Failures, "again", !over, "error", err)
-	return over
+	return c.Status == acm.CertificateStatusFailed
 }
 
 func inProgress(err error) bool {

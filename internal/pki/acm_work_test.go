@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fairlead/fairlead/api"
@@ -259,6 +261,11 @@ func TestIssueAgain(t *testing.T) {
 	root := r.permit(r.ca.root(3650))
 	o := &outage{Service: r.ca.PrivateCA, before: 2, after: 1}
 	r.Authorities = o
+	registry := prometheus.NewRegistry()
+	var err error
+	if r.Metrics, err = NewACMMetrics(registry); err != nil {
+		t.Fatal(err)
+	}
 	arn := r.ask(root, "api.apps.local")
 	for i, pause := range []time.Duration{0, time.Second, 2 * time.Second, 4 * time.Second} {
 		if pause > 0 {
@@ -297,6 +304,17 @@ func TestIssueAgain(t *testing.T) {
 	}
 	if d := r.describe(t, arn); d.RenewalSummary.RenewalStatus != "SUCCESS" || *d.Serial == *before.Serial {
 		t.Errorf("it did not heal: %+v", d.RenewalSummary)
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	counted := map[string]float64{}
+	for _, m := range families[0].Metric {
+		counted[m.Label[0].GetValue()+" "+m.Label[1].GetValue()] = m.Counter.GetValue()
+	}
+	if diff := cmp.Diff(map[string]float64{"request unanswered": 3, "request issued": 1, "renewal refused": 1, "renewal issued": 1}, counted); diff != "" {
+		t.Errorf("counted (-want +got):\n%s", diff)
 	}
 }
 
