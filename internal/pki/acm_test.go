@@ -11,12 +11,14 @@ import (
 	"fmt"
 	"log/slog"
 	"math/big"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/fairlead/fairlead/api"
 	"github.com/fairlead/fairlead/api/acm"
@@ -382,6 +384,34 @@ func TestRequested(t *testing.T) {
 		return err
 	}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestSameTokenAtOnce: requests with one token that come at the same time make
+// one certificate.
+func TestSameTokenAtOnce(t *testing.T) {
+	r := newACMRig(t)
+	var group errgroup.Group
+	arns := make([]string, 8)
+	for i := range arns {
+		group.Go(func() error {
+			in := acmRequest("api.apps.local")
+			in.IdempotencyToken = ptr("once")
+			out, err := r.RequestCertificate(r.ctx, in)
+			if err == nil {
+				arns[i] = *out.CertificateArn
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if all := slices.Compact(arns); len(all) != 1 {
+		t.Errorf("they made %v", all)
+	}
+	if out, err := r.ListCertificates(r.ctx, &acm.ListCertificatesRequest{}); err != nil || len(out.CertificateSummaryList) != 1 {
+		t.Errorf("there are %d certificates, %v", len(out.CertificateSummaryList), err)
 	}
 }
 
