@@ -26,6 +26,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/fairlead/fairlead/internal/agent"
+	"github.com/fairlead/fairlead/internal/pki"
 	"github.com/fairlead/fairlead/internal/xds"
 )
 
@@ -399,6 +400,9 @@ func TestOperatorReference(t *testing.T) {
 func TestMetricsReference(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	if _, err := xds.NewMetrics(registry); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pki.NewACMMetrics(registry); err != nil {
 		t.Fatal(err)
 	}
 	measured(http.NotFoundHandler(), registry)

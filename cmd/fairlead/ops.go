@@ -31,13 +31,21 @@ func (o *operations) serving(s *store.Store) { o.store.Store(s) }
 
 func (o *operations) end() { o.store.Store(nil) }
 
-func (o *operations) handler(metrics *prometheus.Registry) http.Handler {
+// handler routes to what is asked, and what begins with /crl/ or /ocsp/ to the
+// authorities' publisher, with its path as it is.
+func (o *operations) handler(metrics *prometheus.Registry, publisher http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{Registry: metrics}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", o.ready)
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, o.version) })
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/crl/") || strings.HasPrefix(r.URL.Path, "/ocsp/") {
+			publisher.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // ready is true while the store is loaded and answers and the server does not

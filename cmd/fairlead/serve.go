@@ -15,9 +15,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/fairlead/fairlead/api/acm"
+	"github.com/fairlead/fairlead/api/acmpca"
 	"github.com/fairlead/fairlead/api/appmesh"
 	"github.com/fairlead/fairlead/internal/awsapi"
 	"github.com/fairlead/fairlead/internal/iam"
+	"github.com/fairlead/fairlead/internal/pki"
 	"github.com/fairlead/fairlead/internal/server"
 	"github.com/fairlead/fairlead/internal/store"
 	"github.com/fairlead/fairlead/internal/xds"
@@ -35,6 +38,8 @@ type controlPlane struct {
 	metrics  *prometheus.Registry
 	api      http.Handler
 	xds      *xds.Server
+	pca      *pki.PrivateCA
+	acm      *pki.ACM
 	ops      *operations
 	listener struct{ api, xds, ops net.Listener }
 }
@@ -145,15 +150,33 @@ func (p *controlPlane) routes() error {
 	operator := &server.Operator{Store: p.store, Account: p.config.AccountID, Graphs: graphs, Proxies: p.xds, Now: time.Now, Log: p.log}
 	operator.Mount(mux)
 	(&server.STS{Store: p.store, Now: time.Now}).Mount(mux)
+	p.pca = pki.NewPrivateCA(pki.Config{Store: p.store, Region: p.config.Region, URL: p.pkiURL(), Folder: p.config.DataDir, Now: time.Now, Log: p.log})
+	awsapi.MountTargets(mux, acmpca.SigningName, acmpca.TargetPrefix, acmpca.Service(p.pca), acmpca.Operations)
+	attempts, err := pki.NewACMMetrics(p.metrics)
+	if err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
+	p.acm = pki.NewACM(pki.ACMConfig{
+		Store: p.store, Authorities: p.pca, Region: p.config.Region, Account: p.config.AccountID, InUse: service.CertificatesInUse, Metrics: attempts, Now: time.Now, Log: p.log,
+	})
+	awsapi.MountTargets(mux, acm.SigningName, acm.TargetPrefix, acm.Service(p.acm), acm.Operations)
 	p.api = server.WithWarnings(mux)
 	return nil
+}
+
+// pkiURL is where certificates say that CRLs and OCSP answers are.
+func (p *controlPlane) pkiURL() string {
+	if p.config.PKIURL != "" {
+		return p.config.PKIURL
+	}
+	return url(false, p.listener.ops.Addr())
 }
 
 // run serves until ctx ends or one of the servers fails.
 func (p *controlPlane) run(ctx context.Context, stdout io.Writer) error {
 	apiTLS := !isLoopback(p.listener.api.Addr()) && !p.config.Insecure
 	apiServer := awsapi.NewServer(checkHost(measured(p.api, p.metrics), p.listener.api.Addr()), p.log)
-	opsServer := awsapi.NewServer(checkHost(p.ops.handler(p.metrics), p.listener.ops.Addr()), p.log)
+	opsServer := awsapi.NewServer(checkHost(p.ops.handler(p.metrics, p.pca.Publisher()), p.listener.ops.Addr()), p.log)
 	ready := fmt.Sprintf("ready api=%s xds=%s ops=%s\n", url(apiTLS, p.listener.api.Addr()), p.listener.xds.Addr(), url(false, p.listener.ops.Addr()))
 	api := p.listener.api
 	if apiTLS {
@@ -164,6 +187,8 @@ func (p *controlPlane) run(ctx context.Context, stdout io.Writer) error {
 	serveHTTP(group, running, "API", apiServer, api)
 	serveHTTP(group, running, "operations", opsServer, p.listener.ops)
 	group.Go(func() error { return p.xds.Serve(running, p.listener.xds) })
+	group.Go(func() error { return p.pca.Run(running) })
+	group.Go(func() error { return p.acm.Run(running) })
 	group.Go(func() error {
 		<-running.Done()
 		p.ops.end()

@@ -29,6 +29,7 @@ type serverConfig struct {
 	TLSKey        string
 	TLSClientCA   string
 	TrustDomain   string
+	PKIURL        string
 	ReadRate      uint
 	WriteRate     uint
 	Quotas        []string
@@ -88,6 +89,7 @@ variable over the file.`,
 	f.StringVar(&c.TLSKey, "tls-key", "", "private key of --tls-cert, PEM")
 	f.StringVar(&c.TLSClientCA, "tls-client-ca", "", "authorities, PEM, of the certificates that clients of the xDS address must present besides their signature")
 	f.StringVar(&c.TrustDomain, "trust-domain", "", "trust domain of the meshes' own certificates (default MESH.fairlead)")
+	f.StringVar(&c.PKIURL, "pki-url", "", "where relying parties fetch CRLs and OCSP answers, as certificates say (default http://OPS-ADDRESS)")
 	f.UintVar(&c.ReadRate, "api-read-rate", 20000, "requests per second that Describe, List and Get operations of an account may make; 0: any number")
 	f.UintVar(&c.WriteRate, "api-write-rate", 10000, "the same of operations that change something")
 	f.StringSliceVar(&c.Quotas, "quota", nil, "NAME=VALUE,…: quotas other than the presets, which reference/appmesh-rules.md lists; the same on all servers of a store")
@@ -110,6 +112,7 @@ const (
 
 var (
 	accountPattern = regexp.MustCompile(`^[0-9]{12}$`)
+	pkiURLPattern  = regexp.MustCompile(`^http://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~-]+)*$`)
 	regionPattern  = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
 )
 
@@ -129,6 +132,8 @@ func (c *serverConfig) check() error {
 		return usagef("--api-read-rate: %d is less than %d, which clients of App Mesh count on; 0 is any number", c.ReadRate, leastReadRate)
 	case c.WriteRate > 0 && c.WriteRate < leastWriteRate:
 		return usagef("--api-write-rate: %d is less than %d, which clients of App Mesh count on; 0 is any number", c.WriteRate, leastWriteRate)
+	case c.PKIURL != "" && !pkiURLPattern.MatchString(c.PKIURL):
+		return usagef("--pki-url: %q is not http://HOST or http://HOST:PORT, with a path or without, with no slash at its end", c.PKIURL)
 	case len(c.EtcdEndpoints) > 0 && c.KEKFile == "":
 		return usagef("--kek-file: must be given with --etcd-endpoints, and be the same for all servers of that etcd")
 	case len(c.EtcdEndpoints) > 0 && c.UnsafeNoFsync:

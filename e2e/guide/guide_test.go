@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { os.Exit(meshtest.Main(m)) }
 // tour is the pages whose commands follow each other.
 var tour = []string{
 	"run-a-server", "run-a-proxy", "encrypt-an-edge", "go-mutual", "rotate-a-file-certificate",
-	"see-who-talks-to-whom", "apply-files", "import-from-app-mesh", "back-up", "accept-a-shrink",
+	"see-who-talks-to-whom", "apply-files", "import-from-app-mesh", "private-ca", "certificates", "back-up", "accept-a-shrink",
 }
 
 func TestTasks(t *testing.T) {
@@ -108,7 +108,7 @@ func freePort(t *testing.T) string {
 // environment.
 func run(t *testing.T, dir, script string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-c", script)
 	cmd.Dir = dir

@@ -11,6 +11,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/fairlead/fairlead/internal/iam"
@@ -83,6 +84,17 @@ func WithPrincipal(ctx context.Context, p iam.Principal) context.Context {
 	c, _ := ctx.Value(callKey{}).(call)
 	c.principal = p
 	return context.WithValue(ctx, callKey{}, c)
+}
+
+// Partition is the AWS partition of a region: the second field of its ARNs.
+func Partition(region string) string {
+	switch {
+	case strings.HasPrefix(region, "cn-"):
+		return "aws-cn"
+	case strings.HasPrefix(region, "us-gov-"):
+		return "aws-us-gov"
+	}
+	return "aws"
 }
 
 // NewServer returns an HTTP server with the limits that keep one slow or

@@ -87,7 +87,7 @@ func TestEveryErrorInItsProtocol(t *testing.T) {
 	wrong := aws.Credentials{AccessKeyID: rootCreds.AccessKeyID, SecretAccessKey: "x"}
 	nobody := aws.Credentials{AccessKeyID: "FLNOBODY", SecretAccessKey: "x"}
 	broken := aws.Credentials{AccessKeyID: "FLBROKEN", SecretAccessKey: "x"}
-	const pca, identity = "/service/ACMPrivateCA/operation/IssueCertificate", "Action=GetCallerIdentity&Version=2011-06-15"
+	const discovery, identity = "/service/Route53AutoNaming_v20170314/operation/ListNamespaces", "Action=GetCallerIdentity&Version=2011-06-15"
 	large := strings.Repeat("x", MaxBody+1)
 	for _, test := range []struct {
 		name     string
@@ -95,32 +95,31 @@ func TestEveryErrorInItsProtocol(t *testing.T) {
 		call     rpc
 		want     string
 	}{
-		{"absent service", jsonRPC, rpc{rootCreds, "acm", "", "/", asJSON("CertificateManager.ListCertificates"), "{}"}, "400 UnknownOperationException: acm:ListCertificates is not there: this server does not have the service acm"},
 		{"absent service", jsonRPC, rpc{rootCreds, "servicediscovery", "", "/", asJSON("Route53AutoNaming_v20170314.ListNamespaces"), "{}"}, "400 UnknownOperationException: servicediscovery:ListNamespaces is not there"},
-		{"absent service", rpcCBOR, rpc{rootCreds, "acm-pca", "", pca, asCBOR, "\xa0"}, "400 UnknownOperationException: acm-pca:IssueCertificate is not there: this server does not have the service acm-pca"},
-		{"behind a prefix", rpcCBOR, rpc{rootCreds, "acm-pca", "", "/prefix" + pca, asCBOR, "\xa0"}, "400 UnknownOperationException: acm-pca:IssueCertificate is not there"},
-		{"another scope", jsonRPC, rpc{rootCreds, "acm-pca", "", "/", asJSON("CertificateManager.ListCertificates"), "{}"}, "400 InvalidSignatureException: Credential should be scoped to correct service: 'acm'."},
-		{"another scope", rpcCBOR, rpc{rootCreds, "appmesh", "", pca, asCBOR, "\xa0"}, "400 InvalidSignatureException: Credential should be scoped to correct service: 'acm-pca'."},
+		{"absent service", rpcCBOR, rpc{rootCreds, "servicediscovery", "", discovery, asCBOR, "\xa0"}, "400 UnknownOperationException: servicediscovery:ListNamespaces is not there: this server does not have the service servicediscovery"},
+		{"behind a prefix", rpcCBOR, rpc{rootCreds, "servicediscovery", "", "/prefix" + discovery, asCBOR, "\xa0"}, "400 UnknownOperationException: servicediscovery:ListNamespaces is not there"},
+		{"another scope", jsonRPC, rpc{rootCreds, "appmesh", "", "/", asJSON("Route53AutoNaming_v20170314.ListCertificates"), "{}"}, "400 InvalidSignatureException: Credential should be scoped to correct service: 'servicediscovery'."},
+		{"another scope", rpcCBOR, rpc{rootCreds, "appmesh", "", discovery, asCBOR, "\xa0"}, "400 InvalidSignatureException: Credential should be scoped to correct service: 'servicediscovery'."},
 		{"another scope", formQuery, rpc{rootCreds, "appmesh", "", "/", asForm, identity}, "403 SignatureDoesNotMatch: Credential should be scoped to correct service: 'sts'."},
 		{"no such service", jsonRPC, rpc{rootCreds, "dynamodb", "", "/", asJSON("DynamoDB_20120810.ListTables"), "{}"}, `400 UnknownOperationException: no service has the target "DynamoDB_20120810.ListTables"`},
 		{"a target at the path of another", jsonRPC, rpc{rootCreds, "appmesh", "PUT", "/v20190125/meshes", asJSON("CertificateManager.ListCertificates"), "{}"}, "400 UnknownOperationException: an operation is called by POST"},
 		{"by GET", jsonRPC, rpc{rootCreds, "acm", "GET", "/", asJSON("CertificateManager.ListCertificates"), ""}, "400 UnknownOperationException: an operation is called by POST"},
 		{"no target", jsonRPC, rpc{rootCreds, "acm", "", "/", asJSON(""), "{}"}, "400 UnknownOperationException: an operation is called by POST"},
-		{"odd target", jsonRPC, rpc{rootCreds, "acm", "", "/", asJSON("CertificateManager.a b"), "{}"}, "400 UnknownOperationException: an operation is called by POST"},
+		{"odd target", jsonRPC, rpc{rootCreds, "servicediscovery", "", "/", asJSON("Route53AutoNaming_v20170314.a b"), "{}"}, "400 UnknownOperationException: an operation is called by POST"},
 		{"App Mesh in CBOR", rpcCBOR, rpc{rootCreds, "appmesh", "PUT", "/v20190125/meshes", asCBOR, "\xa0"}, "400 UnknownOperationException: an operation is called by POST"},
 
 		{"unsigned", restJSON, rpc{target: "/v20190125/meshes"}, "403 MissingAuthenticationTokenException: Missing Authentication Token"},
 		{"unsigned", jsonRPC, rpc{target: "/", header: asJSON("CertificateManager.ListCertificates")}, "400 MissingAuthenticationTokenException: Missing Authentication Token"},
-		{"unsigned", rpcCBOR, rpc{target: pca, header: asCBOR}, "400 MissingAuthenticationTokenException: Missing Authentication Token"},
+		{"unsigned", rpcCBOR, rpc{target: discovery, header: asCBOR}, "400 MissingAuthenticationTokenException: Missing Authentication Token"},
 		{"unsigned", formQuery, rpc{target: "/", header: asForm, body: identity}, "403 MissingAuthenticationToken: Missing Authentication Token"},
-		{"wrong secret", rpcCBOR, rpc{wrong, "acm-pca", "", pca, asCBOR, "\xa0"}, "400 InvalidSignatureException: The request signature we calculated"},
-		{"unknown key", jsonRPC, rpc{nobody, "acm", "", "/", asJSON("CertificateManager.ListCertificates"), "{}"}, "400 UnrecognizedClientException: The security token"},
-		{"store away", rpcCBOR, rpc{broken, "acm-pca", "", pca, asCBOR, "\xa0"}, "503 ServiceUnavailableException: access keys cannot be looked up now"},
+		{"wrong secret", rpcCBOR, rpc{wrong, "servicediscovery", "", discovery, asCBOR, "\xa0"}, "400 InvalidSignatureException: The request signature we calculated"},
+		{"unknown key", jsonRPC, rpc{nobody, "servicediscovery", "", "/", asJSON("Route53AutoNaming_v20170314.ListCertificates"), "{}"}, "400 UnrecognizedClientException: The security token"},
+		{"store away", rpcCBOR, rpc{broken, "servicediscovery", "", discovery, asCBOR, "\xa0"}, "503 ServiceUnavailableException: access keys cannot be looked up now"},
 		{"store away", formQuery, rpc{broken, "sts", "", "/", asForm, identity}, "503 ServiceUnavailable: access keys cannot be looked up now"},
-		{"too large", jsonRPC, rpc{rootCreds, "acm", "", "/", asJSON("CertificateManager.ImportCertificate"), large}, "400 RequestEntityTooLargeException: the request body is larger than 4194304 bytes"},
-		{"too large", rpcCBOR, rpc{rootCreds, "acm-pca", "", pca, asCBOR, large}, "400 RequestEntityTooLargeException: the request body is larger"},
+		{"too large", jsonRPC, rpc{rootCreds, "servicediscovery", "", "/", asJSON("Route53AutoNaming_v20170314.ImportCertificate"), large}, "400 RequestEntityTooLargeException: the request body is larger than 4194304 bytes"},
+		{"too large", rpcCBOR, rpc{rootCreds, "servicediscovery", "", discovery, asCBOR, large}, "400 RequestEntityTooLargeException: the request body is larger"},
 		{"too large", formQuery, rpc{rootCreds, "sts", "", "/", asForm, large}, "413 RequestEntityTooLarge: the request body is larger"},
-		{"a long name", rpcCBOR, rpc{rootCreds, "acm-pca", "", "/service/" + strings.Repeat("x", 128) + "/operation/" + strings.Repeat("y", 128), asCBOR, "\xa0"}, `400 UnknownOperationException: no service has the target "xxxx`},
+		{"a long name", rpcCBOR, rpc{rootCreds, "servicediscovery", "", "/service/" + strings.Repeat("x", 128) + "/operation/" + strings.Repeat("y", 128), asCBOR, "\xa0"}, `400 UnknownOperationException: no service has the target "xxxx`},
 		{"panic", formQuery, rpc{rootCreds, "sts", "", "/", asForm, identity + "&Marker=panic"}, "500 InternalFailure: internal error"},
 		{"panic", restJSON, rpc{rootCreds, "appmesh", "DELETE", "/v20190125/meshes/m", nil, ""}, "500 InternalServerErrorException: internal error"},
 		{"a form in JSON", formQuery, rpc{rootCreds, "sts", "POST", "/?Action=x", http.Header{"Content-Type": {"application/json"}}, "{}"}, "400 ValidationError: parameters are in the form or in the query, not in both"},

@@ -30,10 +30,6 @@ func MountTargets[S any](m *Mux, signingName, prefix string, service S, ops []ap
 // has not, by the prefix of its targets; empty: no service has it.
 func absentService(prefix string) string {
 	switch prefix {
-	case "CertificateManager":
-		return "acm"
-	case "ACMPrivateCA":
-		return "acm-pca"
 	case "Route53AutoNaming_v20170314":
 		return "servicediscovery"
 	}

@@ -7,19 +7,9 @@ import (
 
 	"github.com/fairlead/fairlead/api"
 	"github.com/fairlead/fairlead/api/appmesh"
+	"github.com/fairlead/fairlead/internal/awsapi"
 	"github.com/fairlead/fairlead/internal/mesh"
 )
-
-// partition is the AWS partition of a region.
-func partition(region string) string {
-	switch {
-	case strings.HasPrefix(region, "cn-"):
-		return "aws-cn"
-	case strings.HasPrefix(region, "us-gov-"):
-		return "aws-us-gov"
-	}
-	return "aws"
-}
 
 // arn names a resource that an account has made (facts A.6).
 func (s *Service) arn(at location, owner string) string {
@@ -27,7 +17,7 @@ func (s *Service) arn(at location, owner string) string {
 	if owner != at.mesh.Owner {
 		name += "@" + at.mesh.Owner
 	}
-	arn := "arn:" + partition(s.Region) + ":appmesh:" + s.Region + ":" + owner + ":mesh/" + name
+	arn := "arn:" + awsapi.Partition(s.Region) + ":appmesh:" + s.Region + ":" + owner + ":mesh/" + name
 	if at.id.Kind == mesh.KindMesh {
 		return arn
 	}
@@ -43,8 +33,8 @@ func (s *Service) parseARN(ctx context.Context, arn string) (location, error) {
 	if len(fields) < 6 || fields[0] != "arn" || fields[2] != "appmesh" {
 		return bad("It is not the ARN of an App Mesh resource")
 	}
-	if fields[1] != partition(s.Region) || fields[3] != s.Region {
-		return bad("This server's region is " + s.Region + " in the partition " + partition(s.Region))
+	if fields[1] != awsapi.Partition(s.Region) || fields[3] != s.Region {
+		return bad("This server's region is " + s.Region + " in the partition " + awsapi.Partition(s.Region))
 	}
 	if own := account(ctx); fields[4] != own {
 		return location{}, api.Exceptionf("AccessDeniedException", http.StatusForbidden, "%s is an invalid ARN. Invalid account id in the ARN provided : %s", arn, fields[4])

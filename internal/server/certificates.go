@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/fairlead/fairlead/api/appmesh"
 )
@@ -40,6 +41,36 @@ func policyAuthorities(policies []clientTLS) []certificate {
 		}
 	}
 	return all
+}
+
+// CertificatesInUse are the ARNs of the mesh endpoints whose listeners name a
+// certificate, by the certificate's ARN, of all meshes, as the cache has them.
+func (s *Service) CertificatesInUse() map[string][]string {
+	users := map[string][]string{}
+	for _, name := range s.Store.Meshes() {
+		view, ok := s.Store.View(name)
+		if !ok {
+			continue
+		}
+		for _, node := range view.VirtualNodes {
+			s.addUser(users, location{name, node.ID}, node.ResourceOwner, listenerCertificates(nodeListeners(node.Spec)))
+		}
+		for _, gateway := range view.VirtualGateways {
+			s.addUser(users, location{name, gateway.ID}, gateway.ResourceOwner, listenerCertificates(gatewayListeners(gateway.Spec)))
+		}
+	}
+	for _, arns := range users {
+		slices.Sort(arns)
+	}
+	return users
+}
+
+func (s *Service) addUser(users map[string][]string, at location, owner string, named []certificate) {
+	for _, c := range named {
+		if arn := s.arn(at, owner); !slices.Contains(users[c.arn], arn) {
+			users[c.arn] = append(users[c.arn], arn)
+		}
+	}
 }
 
 // knownCertificates refuses what no certificate store holds: this server has

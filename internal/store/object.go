@@ -128,6 +128,32 @@ func PutObject[T any](tx *Tx, at Place, value *T) error {
 	return nil
 }
 
+// MakeObject stages an object at a place where nothing lies, and does not read to
+// know it: that becomes the condition. If something lies there after all the
+// transaction ends in ErrConflict, so the place must be one that nobody else
+// comes upon: a random one.
+func MakeObject[T any](tx *Tx, at Place, value *T) error {
+	path, err := at.path()
+	if err != nil {
+		return err
+	}
+	tx.note(dirObject+path, nil)
+	return PutObject(tx, at, value)
+}
+
+// Expect makes it a condition that an object is as it was at its revision, which
+// the caller remembers from before, and reads nothing. If that is wrong the
+// transaction runs again: it must read the object then.
+func (tx *Tx) Expect(at Place, revision int64) error {
+	path, err := at.path()
+	if err != nil {
+		return err
+	}
+	key := dirObject + path
+	tx.conditions[key] = clientv3.Compare(clientv3.ModRevision(key), "=", revision)
+	return nil
+}
+
 // DeleteObject stages the end of an object and of the secret at its place. The
 // transaction must have read the place with GetObject.
 func (tx *Tx) DeleteObject(at Place) error {
