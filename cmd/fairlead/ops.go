@@ -31,20 +31,25 @@ func (o *operations) serving(s *store.Store) { o.store.Store(s) }
 
 func (o *operations) end() { o.store.Store(nil) }
 
-// handler routes to what is asked, and what begins with /crl/ or /ocsp/ to the
-// authorities' publisher, with its path as it is.
-func (o *operations) handler(metrics *prometheus.Registry, publisher http.Handler) http.Handler {
+func (o *operations) handler(metrics *prometheus.Registry) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{Registry: metrics}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", o.ready)
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, o.version) })
+	return mux
+}
+
+// withPublisher gives what begins with /crl/ or /ocsp/ to the authorities'
+// publisher: with its path as it is, and under whatever name a certificate has
+// it, since what it says is public and signed.
+func withPublisher(publisher, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/crl/") || strings.HasPrefix(r.URL.Path, "/ocsp/") {
 			publisher.ServeHTTP(w, r)
 			return
 		}
-		mux.ServeHTTP(w, r)
+		next.ServeHTTP(w, r)
 	})
 }
 

@@ -169,6 +169,9 @@ func (p *controlPlane) pkiURL() string {
 	if p.config.PKIURL != "" {
 		return p.config.PKIURL
 	}
+	if tcp, ok := p.listener.ops.Addr().(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
+		p.log.Warn("certificates of private authorities will say that CRLs and OCSP answers are where nobody finds them: set --pki-url", "address", tcp)
+	}
 	return url(false, p.listener.ops.Addr())
 }
 
@@ -176,7 +179,7 @@ func (p *controlPlane) pkiURL() string {
 func (p *controlPlane) run(ctx context.Context, stdout io.Writer) error {
 	apiTLS := !isLoopback(p.listener.api.Addr()) && !p.config.Insecure
 	apiServer := awsapi.NewServer(checkHost(measured(p.api, p.metrics), p.listener.api.Addr()), p.log)
-	opsServer := awsapi.NewServer(checkHost(p.ops.handler(p.metrics, p.pca.Publisher()), p.listener.ops.Addr()), p.log)
+	opsServer := awsapi.NewServer(withPublisher(p.pca.Publisher(), checkHost(p.ops.handler(p.metrics), p.listener.ops.Addr())), p.log)
 	ready := fmt.Sprintf("ready api=%s xds=%s ops=%s\n", url(apiTLS, p.listener.api.Addr()), p.listener.xds.Addr(), url(false, p.listener.ops.Addr()))
 	api := p.listener.api
 	if apiTLS {

@@ -110,7 +110,7 @@ func (c *certificate) status(now time.Time) acm.CertificateStatus {
 
 // asAccount is a context for what ACM does on an account's behalf.
 func asAccount(ctx context.Context, account string) context.Context {
-	return awsapi.WithPrincipal(ctx, iam.Principal{Account: account, Kind: iam.Root})
+	return AsService(awsapi.WithPrincipal(ctx, iam.Principal{Account: account, Kind: iam.Root}), acmPrincipal)
 }
 
 // newCertificateARN names a new certificate of an account.

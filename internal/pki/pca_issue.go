@@ -15,10 +15,10 @@ import (
 
 // issued is a certificate in the ledger of its authority.
 type issued struct {
-	Certificate []byte    `json:"certificate"` // DER
-	Template    string    `json:"template"`    // ARN
-	Requester   string    `json:"requester"`   // ARN of the principal
-	Service     string    `json:"service,omitzero"`
+	Certificate []byte    `json:"certificate"`      // DER
+	Template    string    `json:"template"`         // ARN
+	Requester   string    `json:"requester"`        // ARN of the principal
+	Service     string    `json:"service,omitzero"` // principal of the service that asked for the requester
 	IssuedAt    time.Time `json:"issuedAt"`
 	NotBefore   time.Time `json:"notBefore"`
 	NotAfter    time.Time `json:"notAfter"`
@@ -27,6 +27,19 @@ type issued struct {
 
 	RevokedAt time.Time `json:"revokedAt,omitzero"`
 	Reason    ca.Reason `json:"reason,omitzero"`
+}
+
+type serviceKey struct{}
+
+// AsService marks requests that a service makes for its caller: a service's
+// principal, such as acm.amazonaws.com, is in audit reports.
+func AsService(ctx context.Context, principal string) context.Context {
+	return context.WithValue(ctx, serviceKey{}, principal)
+}
+
+func serviceOf(ctx context.Context) string {
+	principal, _ := ctx.Value(serviceKey{}).(string)
+	return principal
 }
 
 // IssueCertificate signs a certificate and enters it in the ledger, before
@@ -45,7 +58,7 @@ func (p *PrivateCA) IssueCertificate(ctx context.Context, in *acmpca.IssueCertif
 	if err != nil {
 		return nil, err
 	}
-	entry := issued{Template: r.Template.ARN(awsapi.Partition(p.Region)), Requester: awsapi.PrincipalFrom(ctx).ARN(), IssuedAt: r.Now, Root: r.Template.Root()}
+	entry := issued{Template: r.Template.ARN(awsapi.Partition(p.Region)), Requester: awsapi.PrincipalFrom(ctx).ARN(), Service: serviceOf(ctx), IssuedAt: r.Now, Root: r.Template.Root()}
 	arn := certificateARN(in.CertificateAuthorityArn, r.Serial.String())
 	answer, again := arn, false
 	err = p.write(ctx, func(tx *store.Tx) error {

@@ -193,11 +193,16 @@ func TestNothingIsIssuedAfterDisabling(t *testing.T) {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	answered := 1 // the root's own
-	running := make(chan struct{}, 8)
+	running, over := make(chan struct{}, 8), make(chan struct{})
 	for i := range 8 {
 		wg.Go(func() {
 			service := []*PrivateCA{c.PrivateCA, other}[i%2]
-			for first := true; ; first = false {
+			for first, after := true, 0; after < 20; first = false {
+				select {
+				case <-over: // a few more, which are all refused
+					after++
+				default:
+				}
 				_, err := service.IssueCertificate(c.ctx, in)
 				if err != nil {
 					if exception(err) != "InvalidStateException" {
@@ -220,6 +225,7 @@ func TestNothingIsIssuedAfterDisabling(t *testing.T) {
 	s := &subject{caTest: c, arn: root}
 	c.must(s.update(disabled))
 	before := c.ledger(root)
+	close(over)
 	wg.Wait()
 	if after := c.ledger(root); after != before || after != answered {
 		t.Errorf("%d certificates were in the ledger at the disabling, %d are now, %d were answered", before, after, answered)

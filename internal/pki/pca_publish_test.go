@@ -211,7 +211,10 @@ func TestWhereCertificatesPointTo(t *testing.T) {
 func TestAuditReport(t *testing.T) {
 	c := newCATest(t)
 	root := c.root(100)
+	direct := c.ctx
+	c.ctx = AsService(direct, acmPrincipal)
 	leaf := c.issue(root, leafCSR(t, "a,b.example.com"), "", 10)
+	c.ctx = direct
 	c.must(c.revoke(root, idOf(leaf), "SUPERSEDED"))
 	for _, format := range []acmpca.AuditReportResponseFormat{"JSON", "CSV"} {
 		in := &acmpca.CreateCertificateAuthorityAuditReportRequest{CertificateAuthorityArn: root, S3BucketName: "bucket", AuditReportResponseFormat: format}
@@ -236,7 +239,7 @@ func TestAuditReport(t *testing.T) {
 		c.must(err)
 		rows := readReport(t, format, text)
 		row := rows[leaf]
-		if len(rows) != 2 || row["awsAccountId"] != testAccount || row["serial"] != colons(idOf(leaf)) || row["revocationReason"] != "SUPERSEDED" ||
+		if len(rows) != 2 || row["awsAccountId"] != testAccount || row["requestedByServicePrincipal"] != acmPrincipal || row["serial"] != colons(idOf(leaf)) || row["revocationReason"] != "SUPERSEDED" ||
 			row["revokedAt"] != c.clock.Now().UTC().Format("2006-01-02T15:04:05+0000") || row["templateArn"] != "arn:aws:acm-pca:::template/EndEntityCertificate/V1" || row["subject"] != `CN=a\,b.example.com` {
 			t.Errorf("%s: %d rows, %v", format, len(rows), row)
 		}

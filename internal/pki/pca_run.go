@@ -118,7 +118,7 @@ func (p *PrivateCA) finishKey(ctx context.Context, waiting store.Place) error {
 	}
 	if made != nil && made.Status == creating {
 		var err error
-		if secret, err = made.makeKey(); err != nil {
+		if secret, err = made.makeKeyUntil(ctx); err != nil {
 			return err
 		}
 	}
@@ -141,6 +141,27 @@ func (p *PrivateCA) finishKey(ctx context.Context, waiting store.Place) error {
 		return store.PutObject(tx, at, o.Value)
 	})
 	return err
+}
+
+// makeKeyUntil is makeKey, which nothing can interrupt: when ctx ends it is left
+// alone.
+func (a *authority) makeKeyUntil(ctx context.Context) (secret []byte, err error) {
+	type outcome struct {
+		csr, secret []byte
+		err         error
+	}
+	made := make(chan outcome, 1)
+	go func(own authority) {
+		secret, err := own.makeKey()
+		made <- outcome{own.CSR, secret, err}
+	}(*a)
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case o := <-made:
+		a.CSR = o.csr
+		return o.secret, o.err
+	}
 }
 
 // take stages the end of a piece of work, which must still be there.

@@ -96,7 +96,11 @@ func (p *PrivateCA) crl(ctx context.Context, id string) (*crl, error) {
 		return known, nil
 	}
 	// Whoever waits for a list of the same revisions shares it.
-	made, err, _ := p.crls.flight.Do(fmt.Sprint(id, s.revision, revision), func() (any, error) { return p.makeCRL(ctx, s, revision, now) })
+	made, err, _ := p.crls.flight.Do(fmt.Sprint(id, s.revision, revision), func() (any, error) {
+		shared, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishTime)
+		defer cancel()
+		return p.makeCRL(shared, s, revision, now)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -207,6 +211,11 @@ func (p *PrivateCA) statusOf(ctx context.Context, id string, asked *ca.OCSPReque
 	if err != nil || known != nil {
 		return slices.Clone(known), err
 	}
+	// Anybody may ask: that leaves the other cores to who may call the API.
+	if err := p.asking.Acquire(ctx, 1); err != nil {
+		return nil, err
+	}
+	defer p.asking.Release(1)
 	until := now.Add(ocspLife)
 	der, err := s.ca.SignOCSP(status, asked.Hash, now, until)
 	if err == nil && status.Known {

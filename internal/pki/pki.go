@@ -11,7 +11,10 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 
 	"github.com/fairlead/fairlead/api"
 	"github.com/fairlead/fairlead/api/acmpca"
@@ -41,14 +44,15 @@ type PrivateCA struct {
 	signers signers
 	crls    crls
 	status  ocspAnswers
-	wake    chan struct{} // holds one token while Run has something to look for
+	asking  *semaphore.Weighted // signs OCSP answers
+	wake    chan struct{}       // holds one token while Run has something to look for
 }
 
 var _ acmpca.Service = (*PrivateCA)(nil)
 
 // NewPrivateCA makes the service. Its caller starts Run.
 func NewPrivateCA(c Config) *PrivateCA {
-	return &PrivateCA{Config: c, wake: make(chan struct{}, 1)}
+	return &PrivateCA{Config: c, asking: semaphore.NewWeighted(int64(max(1, runtime.GOMAXPROCS(0)/2))), wake: make(chan struct{}, 1)}
 }
 
 // account is whose authorities the caller works on.
