@@ -546,7 +546,7 @@ func tryBad(t *testing.T, v agentVariable, on []string) {
 func TestStatusReference(t *testing.T) {
 	exception := regexp.MustCompile(`^[A-Z][A-Za-z]+(Exception|Failure)$`)
 	code := map[string]bool{}
-	for _, text := range sources(t, "internal/awsapi", "internal/server", "internal/pki", "api/appmesh", "api/acmpca") {
+	for _, text := range sources(t, "internal/awsapi", "internal/server", "internal/pki", "api/appmesh", "api/acmpca", "api/acm") {
 		if exception.MatchString(text) {
 			code[text] = true
 		}
