@@ -161,7 +161,7 @@ func TestCLI(t *testing.T) {
 		{"an action that is not there", s.root, []string{"sts", "get-access-key-info", "--access-key-id", s.root.AccessKeyID}, "(InvalidAction) when calling the GetAccessKeyInfo operation: Could not find operation GetAccessKeyInfo for version 2011-06-15"},
 		{"a wrong secret", aws.Credentials{AccessKeyID: s.root.AccessKeyID, SecretAccessKey: "x"}, identity, "(SignatureDoesNotMatch) when calling the GetCallerIdentity operation: The request signature we calculated"},
 		{"an unknown key", aws.Credentials{AccessKeyID: "AKIAAAAAAAAAAAAAAAAA", SecretAccessKey: "x"}, identity, "(InvalidClientTokenId) when calling the GetCallerIdentity operation: The security token included in the request is invalid."},
-		{"a service that is not there", s.root, []string{"acm", "list-certificates"}, "(UnknownOperationException) when calling the ListCertificates operation: acm:ListCertificates is not there"},
+		{"a service that is not there", s.root, []string{"servicediscovery", "list-namespaces"}, "(UnknownOperationException) when calling the ListNamespaces operation: servicediscovery:ListNamespaces is not there"},
 	} {
 		if got := strings.Join(s.aws(t, test.creds, test.call...), " "); !strings.Contains(got, test.want) {
 			t.Errorf("%s: got %s\nwant %s", test.name, got, test.want)
