@@ -554,6 +554,9 @@ func TestStatusReference(t *testing.T) {
 	page := map[string]bool{}
 	for _, row := range tableRows(readPage(t, "reference/statuses.md")) {
 		if name := strings.Trim(row[0], "`"); exception.MatchString(name) {
+			if page[name] {
+				t.Errorf("docs/reference/statuses.md has %s twice", name)
+			}
 			page[name] = true
 		}
 	}
