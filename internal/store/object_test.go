@@ -172,3 +172,37 @@ func TestSecretsAreBoundToTheirPlace(t *testing.T) {
 		t.Errorf("got %v, want %v", err, errUnseal)
 	}
 }
+
+// TestWritesWithoutReads: what is expected of a place, or that it is empty, is a
+// condition though nothing was read.
+func TestWritesWithoutReads(t *testing.T) {
+	s := open(t, Config{DataDir: t.TempDir()})
+	known, made := Place{"thing", "known"}, Place{"thing", "made"}
+	old := putThing(t, s, known, &thing{N: 1}, nil)
+	putThing(t, s, known, &thing{N: 2}, nil)
+	attempts := 0
+	if _, err := s.Write(t.Context(), func(tx *Tx) error {
+		if attempts++; attempts == 1 {
+			if err := tx.Expect(known, old); err != nil {
+				return err
+			}
+		} else if o, err := GetObject[thing](tx, known); err != nil || o.Value.N != 2 {
+			return fmt.Errorf("read again: %v, %w", o, err)
+		}
+		return MakeObject(tx, made, &thing{N: attempts})
+	}); err != nil || attempts != 2 {
+		t.Errorf("%v after %d attempts, want two", err, attempts)
+	}
+	if _, err := s.Write(t.Context(), func(tx *Tx) error { return MakeObject(tx, made, &thing{N: 9}) }); !errors.Is(err, ErrConflict) {
+		t.Errorf("made twice: %v, want %v", err, ErrConflict)
+	}
+	if _, err := s.Read(t.Context(), func(tx *Tx) error {
+		o, err := GetObject[thing](tx, made)
+		if err == nil && o.Value.N != 2 {
+			t.Errorf("it was made as %d", o.Value.N)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
