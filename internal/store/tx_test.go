@@ -251,6 +251,13 @@ func TestReferencesNeverDangle(t *testing.T) {
 		open(t, Config{Endpoints: []string{endpoint}, KEKFile: kek}),
 		open(t, Config{Endpoints: []string{endpoint}, KEKFile: kek}),
 	}
+	// Their caches know a mesh, and guess at what is in it.
+	revision := put(t, servers[0], demo, meshID, meshSpec{})
+	for _, s := range servers {
+		if err := s.WaitFor(bounded(t), revision); err != nil {
+			t.Fatal(err)
+		}
+	}
 	const nodes, workers, rounds = 4, 8, 60
 	var made, inUse, dangling atomic.Int64
 	errInUse, errNoNode := errors.New("in use"), errors.New("no such node")
