@@ -44,6 +44,7 @@ type fileSecrets struct {
 	mu      sync.Mutex
 	secrets map[string]*fileSecret
 	watched map[string]bool // directories
+	holders map[string]int  // streams of Envoy that have acknowledged a secret, by its name
 	watch   chan struct{}   // something new to watch
 	subs    map[chan<- struct{}]bool
 }
@@ -62,7 +63,7 @@ type fileSecret struct {
 }
 
 func newFileSecrets(now func() time.Time, log *slog.Logger) *fileSecrets {
-	return &fileSecrets{now: now, log: log, secrets: map[string]*fileSecret{}, watched: map[string]bool{},
+	return &fileSecrets{now: now, log: log, secrets: map[string]*fileSecret{}, watched: map[string]bool{}, holders: map[string]int{},
 		watch: make(chan struct{}, 1), subs: map[chan<- struct{}]bool{}}
 }
 
@@ -308,11 +309,25 @@ func (f *fileSecrets) envoyRefused(name, version, message string) {
 	f.tell()
 }
 
+// envoyHolds notes that a stream of Envoy has acknowledged a secret (1), or does
+// not ask for it any longer or has ended (-1).
+func (f *fileSecrets) envoyHolds(name string, change int) {
+	f.mu.Lock()
+	if f.holders[name] += change; f.holders[name] == 0 {
+		delete(f.holders, name)
+	}
+	f.mu.Unlock()
+	if f.changed != nil {
+		f.changed()
+	}
+}
+
 // secretState is what is known of one secret, for people and for readiness.
 type secretState struct {
 	Name    string
 	Files   envoy.FileSecret
 	Loaded  bool   // Envoy can have it
+	Held    bool   // Envoy has it: this version or an earlier one
 	Problem string // why the files are not served as they are
 	Expires time.Time
 }
@@ -323,7 +338,7 @@ func (f *fileSecrets) states() []secretState {
 	now := f.now()
 	states := make([]secretState, 0, len(f.secrets))
 	for _, s := range f.secrets {
-		state := secretState{Name: s.name, Files: s.files, Loaded: s.any != nil && s.refused == "", Problem: s.problem, Expires: s.expires}
+		state := secretState{Name: s.name, Files: s.files, Loaded: s.any != nil && s.refused == "", Held: f.holders[s.name] > 0, Problem: s.problem, Expires: s.expires}
 		switch {
 		case s.problem != "" && s.any != nil:
 			state.Problem += " (the last good one is served)"

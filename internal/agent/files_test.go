@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -93,9 +94,20 @@ func TestSDS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sotw, err := client.StreamSecrets(t.Context())
+	asEnvoy, gone := context.WithCancel(t.Context())
+	defer gone()
+	sotw, err := client.StreamSecrets(asEnvoy)
 	if err != nil {
 		t.Fatal(err)
+	}
+	held := func(want bool) {
+		t.Helper()
+		eventually(t, 5*time.Second, func() error {
+			if s := files.states()[0]; s.Held != want {
+				return fmt.Errorf("held: %t, want %t", s.Held, want)
+			}
+			return nil
+		})
 	}
 	if err := delta.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: envoy.Secret.URL(), ResourceNamesSubscribe: []string{name, "unknown"}}); err != nil {
 		t.Fatal(err)
@@ -128,10 +140,17 @@ func TestSDS(t *testing.T) {
 		if err != nil || len(all.Resources) != 1 || served(all.Resources[0]) != subject {
 			t.Fatalf("state of the world: %v %v", all, err)
 		}
+		if s := files.states()[0]; !s.Loaded || s.Held != (subject == "second.local") {
+			t.Errorf("%s was sent and not acknowledged: %+v", subject, s)
+		}
 		if err := sotw.Send(&discoveryv3.DiscoveryRequest{TypeUrl: all.TypeUrl, ResourceNames: []string{name}, ResponseNonce: all.Nonce, VersionInfo: all.VersionInfo}); err != nil {
 			t.Fatal(err)
 		}
+		held(true)
 	}
+	// The stream of delta has acknowledged nothing; with the other one Envoy goes.
+	gone()
+	held(false)
 	if err := delta.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: response.TypeUrl, ResponseNonce: response.Nonce, ErrorDetail: &status.Status{Message: "no good"}}); err != nil {
 		t.Fatal(err)
 	}

@@ -108,8 +108,11 @@ func (a *Agent) secretProblems(state *relayState) map[string][]string {
 		}
 	}
 	for _, s := range a.files.states() {
-		if !s.Loaded {
+		switch {
+		case !s.Loaded:
 			blame(state.file[s.Name], "certificate: "+s.Problem)
+		case !s.Held: // it would refuse the very next connection
+			blame(state.file[s.Name], "certificate: Envoy does not have it yet: "+s.Files.Chain)
 		}
 	}
 	for name, refs := range state.closed {

@@ -30,15 +30,17 @@ type sdsStream struct {
 	sent    map[string]string // versions by name
 	nonce   int
 	flights map[string]map[string]string // sent and not answered: versions by name, by nonce
+	holds   map[string]bool              // Envoy has acknowledged a version of these
 }
 
 func newSDSStream(files *fileSecrets) *sdsStream {
-	return &sdsStream{files: files, names: map[string]bool{}, ask: map[string]bool{}, sent: map[string]string{}, flights: map[string]map[string]string{}}
+	return &sdsStream{files: files, names: map[string]bool{}, ask: map[string]bool{}, sent: map[string]string{}, flights: map[string]map[string]string{}, holds: map[string]bool{}}
 }
 
 // DeltaSecrets serves an incremental stream.
 func (s *sdsServer) DeltaSecrets(stream secretv3.SecretDiscoveryService_DeltaSecretsServer) error {
 	state := newSDSStream(s.files)
+	defer state.end()
 	return serveSecrets(stream, s.files, func(r *discoveryv3.DeltaDiscoveryRequest) {
 		state.answered(r.GetResponseNonce(), r.GetErrorDetail().GetMessage(), r.GetErrorDetail() != nil)
 		for _, name := range r.GetResourceNamesSubscribe() {
@@ -48,6 +50,7 @@ func (s *sdsServer) DeltaSecrets(stream secretv3.SecretDiscoveryService_DeltaSec
 			delete(state.names, name)
 			delete(state.ask, name)
 			delete(state.sent, name)
+			state.drop(name)
 		}
 	}, func() error {
 		due, missing := state.due()
@@ -67,6 +70,7 @@ func (s *sdsServer) DeltaSecrets(stream secretv3.SecretDiscoveryService_DeltaSec
 // StreamSecrets serves a state-of-the-world stream.
 func (s *sdsServer) StreamSecrets(stream secretv3.SecretDiscoveryService_StreamSecretsServer) error {
 	state := newSDSStream(s.files)
+	defer state.end()
 	return serveSecrets(stream, s.files, func(r *discoveryv3.DiscoveryRequest) {
 		state.answered(r.GetResponseNonce(), r.GetErrorDetail().GetMessage(), r.GetErrorDetail() != nil)
 		asked := map[string]bool{}
@@ -74,6 +78,11 @@ func (s *sdsServer) StreamSecrets(stream secretv3.SecretDiscoveryService_StreamS
 			asked[name] = true
 			if !state.names[name] {
 				state.ask[name] = true
+			}
+		}
+		for name := range state.names {
+			if !asked[name] {
+				state.drop(name)
 			}
 		}
 		state.names = asked
@@ -124,12 +133,31 @@ func (s *sdsStream) flight() (nonce string) {
 }
 
 func (s *sdsStream) answered(nonce, message string, refused bool) {
-	if refused {
-		for name, version := range s.flights[nonce] {
+	for name, version := range s.flights[nonce] {
+		switch {
+		case refused:
 			s.files.envoyRefused(name, version, message)
+		case !s.holds[name]:
+			s.holds[name] = true
+			s.files.envoyHolds(name, 1)
 		}
 	}
 	delete(s.flights, nonce)
+}
+
+// drop: Envoy does not hold a secret any longer.
+func (s *sdsStream) drop(name string) {
+	if s.holds[name] {
+		delete(s.holds, name)
+		s.files.envoyHolds(name, -1)
+	}
+}
+
+// end: Envoy has gone, and with it what it held.
+func (s *sdsStream) end() {
+	for name := range s.holds {
+		s.drop(name)
+	}
 }
 
 // serveSecrets is the life of a stream: requests and changes of files, one at a
