@@ -66,7 +66,7 @@ func (r *results) apiPage(missed []string) []byte {
 func (r *results) writeLimits(b *bytes.Buffer, missed []string) {
 	verdict := "All limits hold."
 	if len(missed) > 0 {
-		verdict = fmt.Sprintf("**%d limits are missed.**", len(missed))
+		verdict = fmt.Sprintf("**Missed: %d.**", len(missed))
 	}
 	if noisy, all := r.noisy(); noisy > 0 {
 		verdict += fmt.Sprintf(" **Something else used the machine during %d of the %d rounds; the limits are for a quiet one.**", noisy, all)
