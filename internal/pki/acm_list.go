@@ -49,7 +49,7 @@ func (m *ACM) ListCertificates(ctx context.Context, in *acm.ListCertificatesRequ
 	out := &acm.ListCertificatesResponse{CertificateSummaryList: []acm.CertificateSummary{}}
 	if len(all) > size {
 		all = all[:size]
-		out.NextToken = tokens.next(all[size-1].order)
+		out.NextToken = tokens.Next(all[size-1].order)
 	}
 	users, now := m.InUse(), m.Now()
 	for _, l := range all {

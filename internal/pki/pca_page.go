@@ -1,13 +1,10 @@
 package pki
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
-	"encoding/base64"
-	"fmt"
 	"strings"
 
 	"github.com/fairlead/fairlead/api/acmpca"
+	"github.com/fairlead/fairlead/internal/awsapi"
 	"github.com/fairlead/fairlead/internal/store"
 )
 
@@ -21,12 +18,8 @@ func pageSize(asked *int64) int {
 	return int(min(*asked, largestPage))
 }
 
-// pageTokens makes and reads the tokens of one list. A token is the name behind
-// which its page begins, sealed with a key of the store and bound to the list.
-type pageTokens struct {
-	aead  cipher.AEAD
-	scope []byte
-}
+// pageTokens are those of one list, with the refusal of these services.
+type pageTokens struct{ awsapi.PageTokens }
 
 func (p *PrivateCA) pageTokens(list ...string) (pageTokens, error) {
 	return newPageTokens(p.Store, acmpca.SigningName, list...)
@@ -37,21 +30,8 @@ func newPageTokens(s *store.Store, service string, list ...string) (pageTokens, 
 	if err != nil {
 		return pageTokens{}, err
 	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return pageTokens{}, fmt.Errorf("use key of paging tokens: %w", err)
-	}
-	aead, err := cipher.NewGCMWithRandomNonce(block)
-	if err != nil {
-		return pageTokens{}, fmt.Errorf("use key of paging tokens: %w", err)
-	}
-	return pageTokens{aead, fmt.Appendf(nil, "%q", list)}, nil
-}
-
-// next is the token of the page behind a name.
-func (t pageTokens) next(name string) *string {
-	token := base64.RawURLEncoding.EncodeToString(t.aead.Seal(nil, nil, []byte(name), t.scope))
-	return &token
+	tokens, err := awsapi.NewPageTokens(key, list...)
+	return pageTokens{tokens}, err
 }
 
 // after is the name behind which the page begins; it is empty on the first.
@@ -59,15 +39,8 @@ func (t pageTokens) after(token *string) (string, error) {
 	if token == nil {
 		return "", nil
 	}
-	const longest = 1024 // a tag's key has at most 512 bytes
-	if len(*token) <= longest {
-		// The decoder overlooks line breaks: only what this server would have
-		// written is a token.
-		if sealed, err := base64.RawURLEncoding.Strict().DecodeString(*token); err == nil && !strings.ContainsAny(*token, "\r\n") {
-			if name, err := t.aead.Open(nil, nil, sealed, t.scope); err == nil && len(name) > 0 {
-				return string(name), nil
-			}
-		}
+	if name, ok := t.After(*token); ok {
+		return name, nil
 	}
 	return "", acmpca.NewInvalidNextTokenException("NextToken: %.64q is not a token of this list: give the one that the page before has ended with, with the same parameters", *token)
 }

@@ -66,7 +66,7 @@ func (p *PrivateCA) ListCertificateAuthorities(ctx context.Context, in *acmpca.L
 					continue
 				}
 				if len(out.CertificateAuthorities) == size {
-					out.NextToken = tokens.next(idOf(*out.CertificateAuthorities[size-1].Arn))
+					out.NextToken = tokens.Next(idOf(*out.CertificateAuthorities[size-1].Arn))
 					return nil
 				}
 				out.CertificateAuthorities = append(out.CertificateAuthorities, *p.describe(o.Value, p.Now()))

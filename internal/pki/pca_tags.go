@@ -76,7 +76,7 @@ func (p *PrivateCA) ListTags(ctx context.Context, in *acmpca.ListTagsRequest) (*
 			continue
 		}
 		if len(out.Tags) == pageSize(in.MaxResults) {
-			out.NextToken = tokens.next(out.Tags[len(out.Tags)-1].Key)
+			out.NextToken = tokens.Next(out.Tags[len(out.Tags)-1].Key)
 			break
 		}
 		value := a.Tags[key]

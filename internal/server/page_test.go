@@ -12,6 +12,7 @@ import (
 	sdk "github.com/aws/aws-sdk-go-v2/service/appmesh"
 
 	"github.com/fairlead/fairlead/api"
+	"github.com/fairlead/fairlead/internal/awsapi"
 	"github.com/fairlead/fairlead/internal/mesh"
 	"github.com/fairlead/fairlead/internal/store"
 )
@@ -34,7 +35,7 @@ func TestPageTokensAreBound(t *testing.T) {
 		change(&at)
 		return at
 	}
-	token := testTokens(t, 1, testAccount, routesOfR).next("x")
+	token := testTokens(t, 1, testAccount, routesOfR).Next("x")
 	if name, err := testTokens(t, 1, testAccount, routesOfR).after(token); err != nil || name != "x" {
 		t.Errorf("its own list: %q, %v", name, err)
 	}
@@ -60,12 +61,12 @@ func TestPageTokensAreBound(t *testing.T) {
 // No change of a token is a token: not of a bit, a length, or its writing.
 func TestPageTokensRejectForgery(t *testing.T) {
 	tokens := testTokens(t, 1, testAccount, routesOfR)
-	token := *tokens.next("some-name")
+	token := *tokens.Next("some-name")
 	forged := []string{
 		"x", token + "A", token[1:], token[:len(token)-1], token + "\n", token[:4] + "\r\n" + token[4:], token + "=", " " + token,
-		strings.Repeat("A", maxPageToken), strings.Repeat("A", maxPageToken+1), strings.Repeat("x", 1<<20),
+		strings.Repeat("A", awsapi.MaxPageToken), strings.Repeat("A", awsapi.MaxPageToken+1), strings.Repeat("x", 1<<20),
 		base64.RawURLEncoding.EncodeToString([]byte("some-name")),
-		*tokens.next(""), // sealed by us, and of no page
+		*tokens.Next(""), // sealed by us, and of no page
 	}
 	for i := range token { // every character replaced by its neighbour
 		c := base64Alphabet[(strings.IndexByte(base64Alphabet, token[i])+1)%64]
@@ -79,7 +80,7 @@ func TestPageTokensRejectForgery(t *testing.T) {
 			t.Errorf("%.80q: %v", f, err)
 		}
 	}
-	if *tokens.next("some-name") == token {
+	if *tokens.Next("some-name") == token {
 		t.Error("two tokens of one page are the same text: they tell where they lead")
 	}
 }
@@ -90,8 +91,8 @@ func FuzzPageToken(f *testing.F) {
 	tokens := testTokens(f, 1, testAccount, routesOfR)
 	f.Add("")
 	f.Add("x")
-	f.Add(*tokens.next("x"))
-	f.Add(*testTokens(f, 2, testAccount, routesOfR).next("x"))
+	f.Add(*tokens.Next("x"))
+	f.Add(*testTokens(f, 2, testAccount, routesOfR).Next("x"))
 	f.Fuzz(func(t *testing.T, token string) {
 		name, err := tokens.after(&token)
 		if err == nil && token != "" && name == "" {

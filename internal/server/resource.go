@@ -277,7 +277,7 @@ func list[S any](ctx context.Context, s *Service, k *kind[S], of locator, p page
 		return found, nil, nil
 	}
 	found = found[:p.size()] // there is one more: so there is a next page
-	return found, tokens.next(found[len(found)-1].ID.Name), nil
+	return found, tokens.Next(found[len(found)-1].ID.Name), nil
 }
 
 // get reads a resource that must exist, with what it stands in.

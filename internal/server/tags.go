@@ -163,7 +163,7 @@ func (s *Service) ListTagsForResource(ctx context.Context, in *appmesh.ListTagsF
 			continue
 		}
 		if len(out.Tags) == p.size() {
-			out.NextToken = tokens.next(out.Tags[len(out.Tags)-1].Key)
+			out.NextToken = tokens.Next(out.Tags[len(out.Tags)-1].Key)
 			break
 		}
 		value := tags[key]
