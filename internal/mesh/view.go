@@ -89,4 +89,10 @@ type View struct {
 	VirtualGateways map[string]*Record[appmesh.VirtualGatewaySpec]
 	Routes          map[ID]*Record[appmesh.RouteSpec]
 	GatewayRoutes   map[ID]*Record[appmesh.GatewayRouteSpec]
+
+	// Certificates and Authorities are those that the specs name and that proxies
+	// may have now, by ARN. One that a spec names and that is not here cannot be
+	// had: where it counts, proxies keep the last good one or refuse.
+	Certificates map[string]*Certificate
+	Authorities  map[string]*Authority
 }
