@@ -68,3 +68,16 @@ func (v *View) ARNs() (certificates, authorities map[string]bool) {
 	}
 	return certificates, authorities
 }
+
+// ARN names a resource of a mesh that an account has made (facts/appmesh-api.md A.6).
+func ARN(partition, region, owner string, name Name, id ID) string {
+	segment := name.Mesh
+	if owner != name.Owner {
+		segment += "@" + name.Owner
+	}
+	arn := "arn:" + partition + ":appmesh:" + region + ":" + owner + ":mesh/" + segment
+	if id.Kind == KindMesh {
+		return arn
+	}
+	return arn + "/" + id.String()
+}
