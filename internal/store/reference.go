@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -115,5 +116,5 @@ func specARNs(spec any) []string {
 			certificates, authorities = mesh.GatewayARNs(s)
 		}
 	}
-	return append(certificates, authorities...)
+	return slices.DeleteFunc(slices.Concat(certificates, authorities), func(arn string) bool { return arn == "" })
 }
