@@ -152,6 +152,7 @@ func (p *controlPlane) routes() error {
 	(&server.STS{Store: p.store, Now: time.Now}).Mount(mux)
 	p.pca = pki.NewPrivateCA(pki.Config{Store: p.store, Region: p.config.Region, URL: p.pkiURL(), Folder: p.config.DataDir, Now: time.Now, Log: p.log})
 	awsapi.MountTargets(mux, acmpca.SigningName, acmpca.TargetPrefix, acmpca.Service(p.pca), acmpca.Operations)
+	p.pca.MountOperator(mux)
 	attempts, err := pki.NewACMMetrics(p.metrics)
 	if err != nil {
 		return fmt.Errorf("register metrics: %w", err)

@@ -178,7 +178,7 @@ func (p *PrivateCA) list(tx *store.Tx, a *authority, by *ca.Authority, change li
 		return err
 	}
 	l.Others = othersAt(l.Others, change, now)
-	if by == nil || change.other != nil && l.CRL != "" {
+	if by == nil || change.other != nil && change.remove == nil && l.CRL != "" {
 		return store.PutRevocationList(tx, arn, l) // the list says the same
 	}
 	entries, err := revokedNow(tx, a.ID, change, now)
@@ -256,14 +256,8 @@ func revokedNow(tx *store.Tx, id string, change listChange, now time.Time) ([]ca
 // noteOther remembers a certificate that makes somebody else an authority: from
 // then on nobody here has all CRLs of the tree, and proxies get none of it.
 func (p *PrivateCA) noteOther(tx *store.Tx, at store.Place, der []byte) (other bool, err error) {
-	c, err := x509.ParseCertificate(der)
-	if err != nil {
-		return false, fmt.Errorf("read the certificate just signed: %w", err)
-	}
-	if !c.IsCA {
-		return false, nil
-	}
-	if known, err := authorityOf(tx, c); err != nil || known != "" {
+	c, err := otherAuthority(tx, der)
+	if err != nil || c == nil {
 		return false, err
 	}
 	s, err := p.load(tx, at)
@@ -271,6 +265,22 @@ func (p *PrivateCA) noteOther(tx *store.Tx, at store.Place, der []byte) (other b
 		return false, err
 	}
 	return true, p.list(tx, s.authority, s.ca, listChange{other: c})
+}
+
+// otherAuthority is the certificate of an authority that is not this server's;
+// nil: it is no such one.
+func otherAuthority(tx *store.Tx, der []byte) (*x509.Certificate, error) {
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("read a certificate of the ledger: %w", err)
+	}
+	if !c.IsCA {
+		return nil, nil
+	}
+	if known, err := authorityOf(tx, c); err != nil || known != "" {
+		return nil, err
+	}
+	return c, nil
 }
 
 // renewLists makes lists anew that have less than half their life left.
