@@ -103,7 +103,7 @@ func (p *PrivateCA) serve(tx *store.Tx, a *authority) error {
 	return store.PutAuthority(tx, served)
 }
 
-// forget leaves of an authority that it was there.
+// forget leaves of an authority that it was there, if anything was below it.
 func (p *PrivateCA) forget(tx *store.Tx, a *authority) error {
 	if a.CSR != nil {
 		at, err := a.csrKeyPlace()
@@ -118,6 +118,9 @@ func (p *PrivateCA) forget(tx *store.Tx, a *authority) error {
 		} else if !isNotFound(err) {
 			return err
 		}
+	}
+	if a.Certificate == nil {
+		return store.DeleteAuthority(tx, p.arn(a.Account, a.ID))
 	}
 	return store.PutAuthority(tx, &store.Authority{ARN: p.arn(a.Account, a.ID), Account: a.Account, Status: string(deleted), Parents: a.Parents, Gone: true})
 }

@@ -3,9 +3,11 @@ package pki
 import (
 	"crypto"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"sync"
 
+	"github.com/fairlead/fairlead/api"
 	"github.com/fairlead/fairlead/api/acmpca"
 	"github.com/fairlead/fairlead/internal/ca"
 	"github.com/fairlead/fairlead/internal/store"
@@ -69,7 +71,9 @@ func (p *PrivateCA) recall(tx *store.Tx, at store.Place) (*signer, error) {
 func (p *PrivateCA) load(tx *store.Tx, at store.Place) (*signer, error) {
 	o, err := p.get(tx, at)
 	if err != nil {
-		p.signers.drop(at[2])
+		if _, gone := errors.AsType[*api.Exception](err); gone {
+			p.signers.drop(at[2])
+		}
 		return nil, err
 	}
 	known := p.signers.get(o.Value.ID)

@@ -233,6 +233,7 @@ func TestRevoked(t *testing.T) {
 	if d := r.describe(t, arn); *d.RenewalEligibility != "INELIGIBLE" {
 		t.Error("it is renewed")
 	}
+	wantCode(t, r.RenewCertificate(r.ctx, &acm.RenewCertificateRequest{CertificateArn: arn}), "ValidationException", "is not eligible for renewal")
 	if got := c.view().Certificates[arn].Serial; got != serial {
 		t.Errorf("its server presents %s", got)
 	}
