@@ -48,6 +48,7 @@ func (b *builder) authorities(id ID, field string, t *tlspolicy.Trust) {
 	if t.Source != tlspolicy.SourceACM {
 		return
 	}
+	listed, unlisted := false, ""
 	for i, arn := range t.ARNs {
 		found := b.view.Authorities[arn]
 		if found != nil && found.Roots == "" {
@@ -58,6 +59,16 @@ func (b *builder) authorities(id ID, field string, t *tlspolicy.Trust) {
 			t.Missing = append(t.Missing, arn)
 			b.problem(id, index(field+".validation.trust.acm.certificateAuthorityArns", i), "the authority "+arn+" cannot be had: it is not trusted until it can")
 		}
+		switch {
+		case found == nil:
+		case found.CRLs == "":
+			unlisted = arn
+		default:
+			listed = true
+		}
+	}
+	if listed && unlisted != "" {
+		b.problem(id, field+".validation.trust.acm", "the authority "+unlisted+" comes without complete lists of revoked certificates, and Envoy takes such lists of all or of none: certificates that the others have revoked are accepted on these edges")
 	}
 }
 
@@ -111,6 +122,17 @@ func decodeRoots(text string) (roots []string) {
 	}
 }
 
+// Rebuild makes the Graph of a view, as Build does. last is the Graph of an
+// earlier view of the mesh, or nil: after a renewal most of it is taken over.
+func Rebuild(last *Graph, view *View) *Graph {
+	if last != nil {
+		if g, ok := last.Renewed(view); ok {
+			return g
+		}
+	}
+	return Build(view)
+}
+
 // Renewed is the Graph of a view that differs from g's in nothing but what
 // certificates and authorities contain, as after a renewal: it shares all the
 // rest with g, the Endpoints above all. False: there is another difference, and
@@ -137,7 +159,7 @@ func (g *Graph) Renewed(view *View) (*Graph, bool) {
 	for arn, was := range g.Authorities {
 		is := view.Authorities[arn]
 		// Which roots a certificate shares with an authority is compared anew.
-		if is != was && (was == nil || is == nil || was.Roots != is.Roots) {
+		if is != was && (was == nil || is == nil || was.Roots != is.Roots || (was.CRLs == "") != (is.CRLs == "")) {
 			return nil, false
 		}
 		next.Authorities[arn] = is

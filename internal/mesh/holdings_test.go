@@ -101,6 +101,9 @@ func TestVerdictsOfACM(t *testing.T) {
 			"none of the authorities that the client's policy trusts can be had", policyField + ".validation.trust.acm", 1},
 		{"not the authority that counts", trusting(nil, rootARN, otherARN), func(v *mesh.View) { delete(v.Authorities, rootARN) }, tlspolicy.VerdictBroken,
 			"the server's certificate chains to " + rootARN + ", which the client's policy does not trust", policyField + ".validation.trust.acm", 1},
+		{"one authority without lists", trusting(nil, rootARN, otherARN), func(v *mesh.View) {
+			v.Authorities[rootARN] = &mesh.Authority{ARN: rootARN, Roots: root("one"), CRLs: "lists"}
+		}, tlspolicy.VerdictVerified, "the client's policy enforces TLS", policyField, 1},
 		{"nothing is known", trusting(nil, otherARN), func(v *mesh.View) { v.Certificates, v.Authorities = nil, nil }, tlspolicy.VerdictVerified,
 			"the client's policy enforces TLS", policyField, 0},
 	}
