@@ -93,6 +93,8 @@ func TestVerdictsOfACM(t *testing.T) {
 		{"another name, without a policy", nil, func(v *mesh.View) {
 			v.Certificates[leafARN] = &mesh.Certificate{ARN: leafARN, Chain: "chain", Roots: root("one"), Root: rootARN, Names: []string{"other.local"}}
 		}, tlspolicy.VerdictBroken, "the server's certificate carries other.local, the client wants server.m.local", listenerField, 0},
+		{"an address, which may be in it", nil, func(v *mesh.View) { v.VirtualNodes["server"].Spec.ServiceDiscovery.DNS.Hostname = "127.0.0.1" },
+			tlspolicy.VerdictVerified, "the server offers TLS", listenerField, 0},
 		{"no certificate", nil, func(v *mesh.View) { delete(v.Certificates, leafARN) }, tlspolicy.VerdictBroken,
 			"the server's certificate " + leafARN + " cannot be had", listenerField + ".certificate.acm.certificateArn", 1},
 		{"no root", nil, func(v *mesh.View) { v.Certificates[leafARN] = &mesh.Certificate{ARN: leafARN, Chain: "chain"} }, tlspolicy.VerdictBroken,

@@ -68,7 +68,7 @@ var breaks = []struct {
 		return "the server's certificate chains to " + e.Server.Root + ", which the client's policy does not trust"
 	}},
 	{"server's names not accepted", policyField(".validation.subjectAlternativeNames"), func(e Edge, d *Decision) string {
-		if d.Validation == Unvalidated || e.Server.SANs == nil || anyMatches(d.SANs, e.Server.SANs) {
+		if d.Validation == Unvalidated || e.Server.SANs == nil || slices.ContainsFunc(d.SANs, isAddress) || anyMatches(d.SANs, e.Server.SANs) {
 			return ""
 		}
 		return "the server's certificate carries " + list(e.Server.SANs) + ", the client wants " + list(d.SANs)
