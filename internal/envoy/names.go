@@ -9,7 +9,8 @@ import (
 )
 
 // The names below are App Mesh's: dashboards, alarms and runbooks use them. The
-// name of a cluster to another node is mesh.Edge.Cluster.
+// name of a cluster to another node is mesh.Edge.Cluster; those of the server's
+// secrets are in package mesh, too.
 const (
 	ingressListener = "lds_ingress_0.0.0.0_15000"
 	egressListener  = "lds_egress_0.0.0.0_15001"
@@ -76,20 +77,6 @@ const (
 	fileCertificatePrefix = "file-certificate:"
 	fileTrustPrefix       = "file-trust:"
 )
-
-// The names of the secrets that the server sends are made of ARNs, which say what
-// they are to whoever reads an Envoy's configuration, and stay when the content
-// changes.
-
-// CertificateSecret is the name of a certificate from ACM with its key.
-func CertificateSecret(arn string) string { return arn }
-
-// IssuerSecret is the name of the trust in what a certificate from ACM chains
-// to, for clients without a policy.
-func IssuerSecret(arn string) string { return "issuer-of:" + arn }
-
-// TrustSecret is the name of the trust in authorities, in whatever order.
-func TrustSecret(arns []string) string { return "trust:" + strings.Join(sorted(arns), ",") }
 
 // FileSecret is a secret that the agent makes from files of its host.
 type FileSecret struct {

@@ -21,11 +21,11 @@ type secret struct {
 func (s secret) name() string {
 	switch {
 	case s.certificate != "":
-		return CertificateSecret(s.certificate)
+		return mesh.CertificateSecret(s.certificate)
 	case s.issuer != "":
-		return IssuerSecret(s.issuer)
+		return mesh.IssuerSecret(s.issuer)
 	}
-	return TrustSecret(s.authorities)
+	return mesh.TrustSecret(s.authorities)
 }
 
 // need notes that the endpoint's proxies are to hold a secret.

@@ -99,7 +99,7 @@ func (d *draft) upstreamTLS(dec *tlspolicy.Decision, protocol appmesh.PortProtoc
 	case tlspolicy.ByPolicy:
 		d.validate(common, dec.Trust, dec.SANs, s)
 	case tlspolicy.ByIssuerRoot:
-		validateBy(common, d.secretOverADS(IssuerSecret(dec.IssuerOf.ARN)), dec.SANs)
+		validateBy(common, d.secretOverADS(mesh.IssuerSecret(dec.IssuerOf.ARN)), dec.SANs)
 	}
 	return d.socket(&tlsv3.UpstreamTlsContext{CommonTlsContext: common, Sni: dec.SNI})
 }
@@ -141,7 +141,7 @@ func (d *draft) certificate(common *tlsv3.CommonTlsContext, c *tlspolicy.Certifi
 	switch {
 	case c == nil:
 	case c.Source == tlspolicy.SourceACM:
-		common.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{d.secretOverADS(CertificateSecret(c.ARN))}
+		common.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{d.secretOverADS(mesh.CertificateSecret(c.ARN))}
 	case c.Source == tlspolicy.SourceFile && !s.agent:
 		common.TlsCertificates = []*tlsv3.TlsCertificate{{CertificateChain: file(c.Chain), PrivateKey: file(c.Key)}}
 	case c.Source == tlspolicy.SourceFile:
@@ -162,7 +162,7 @@ func (d *draft) validate(common *tlsv3.CommonTlsContext, t *tlspolicy.Trust, nam
 	case t.Source == tlspolicy.SourceFile:
 		validateBy(common, secretFrom(AgentCluster, FileTrustName(t.Chain)), names)
 	case t.Source == tlspolicy.SourceACM:
-		validateBy(common, d.secretOverADS(TrustSecret(t.ARNs)), names)
+		validateBy(common, d.secretOverADS(mesh.TrustSecret(t.ARNs)), names)
 	default:
 		validateBy(common, secretFrom(SDSCluster, t.Secret), names)
 	}

@@ -89,9 +89,9 @@ func TestNobodyGetsAnothersSecret(t *testing.T) {
 	r := startServer(t, source)
 	names := []string{"a", "b", "*.example", "../a", "file-certificate:chain=%2Fa&key=%2Fb", "spiffe://demo.fairlead", "", "x y", strings.Repeat("n", 2000),
 		certificateARN("a"), certificateARN("b"), certificateARN("c"), certificateARN("a") + "/", certificateARN("A"), certificateARN(""), "arn:aws:acm:*",
-		envoy.IssuerSecret(certificateARN("a")), envoy.IssuerSecret(certificateARN("b")), envoy.TrustSecret([]string{authorityARN}), authorityARN}
+		mesh.IssuerSecret(certificateARN("a")), mesh.IssuerSecret(certificateARN("b")), mesh.TrustSecret([]string{authorityARN}), authorityARN}
 	want := map[string]map[string]string{
-		"a": {certificateARN("a"): "chain of a at 1, key of a at 1", envoy.IssuerSecret(certificateARN("b")): "root"},
+		"a": {certificateARN("a"): "chain of a at 1, key of a at 1", mesh.IssuerSecret(certificateARN("b")): "root"},
 		"b": {certificateARN("b"): "chain of b at 1, key of b at 1"},
 		"c": {},
 	}
@@ -130,7 +130,7 @@ func TestRenewalReachesItsHoldersAlone(t *testing.T) {
 		a.all()
 		b.all()
 		c.all()
-		held := map[*client]string{a: certificateARN("a"), b: certificateARN("b"), c: envoy.IssuerSecret(certificateARN("b"))}
+		held := map[*client]string{a: certificateARN("a"), b: certificateARN("b"), c: mesh.IssuerSecret(certificateARN("b"))}
 		for proxy, name := range held {
 			proxy.send(req{kind: "secret", names: []string{name}})
 			proxy.ack(proxy.next(), name)
