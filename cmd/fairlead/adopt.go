@@ -124,10 +124,7 @@ func (a certificateAdoption) check() error {
 
 // command is what a user would type.
 func (a certificateAdoption) command() string {
-	words := []string{"fairlead acm adopt --arn", a.arn, "--issue"}
-	if a.authority != "" {
-		words = append(words, "--authority", a.authority)
-	}
+	words := []string{"fairlead acm adopt --arn", shellWord(a.arn), "--issue", "--authority", shellWord(a.authority)}
 	for i, name := range a.names {
 		flag := "--name"
 		if i == 0 {

@@ -150,8 +150,8 @@ func (f *adoptFlags) run(cmd *cobra.Command, result *importer.Result) error {
 	if err := plan.write(stderr); err != nil {
 		return fmt.Errorf("write the report: %w", err)
 	}
-	if len(plan.problems) > 0 {
-		return fmt.Errorf("nothing was adopted, since not all can be:\n  %s", strings.Join(plan.problems, "\n  "))
+	if err := plan.blocked(); err != nil {
+		return err
 	}
 	if f.dryRun {
 		return nil

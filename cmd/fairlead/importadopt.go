@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -75,15 +76,21 @@ func (p *planner) makes(arn string) bool {
 	return slices.ContainsFunc(p.plan.authorities, func(a authorityAdoption) bool { return a.arn == arn })
 }
 
-// place finds what is wrong with where an ARN is. Its form is the server's to check.
-func (p *planner) place(arn string, anyAccount bool) bool {
+// The ARNs that can be adopted: such are safe in a command line, too.
+var (
+	oldCertificate = regexp.MustCompile(`^arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	oldAuthority   = regexp.MustCompile(`^arn:aws[a-z-]*:acm-pca:[a-z0-9-]+:[0-9]{12}:certificate-authority/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+)
+
+// place finds what is wrong with an ARN.
+func (p *planner) place(arn string, form *regexp.Regexp) bool {
 	fields := strings.Split(arn, ":")
 	switch {
-	case len(fields) < 6:
-		p.problem("%s is no ARN", arn)
+	case !form.MatchString(arn):
+		p.problem("%.200q cannot be adopted: an ARN of ACM ends in certificate/UUID, one of Private CA in certificate-authority/UUID", arn)
 	case fields[3] != p.region:
 		p.problem("%s is of the region %s, and this server's is %s: a mesh uses what is of its own region. Import to a server that runs with --region %[2]s", arn, fields[3], p.region)
-	case !anyAccount && fields[4] != p.account:
+	case form == oldCertificate && fields[4] != p.account:
 		p.problem("%s is of the account %s, and this server's is %s: only mesh endpoints of its own account may use a certificate. To keep the ARNs make a server with --account-id %[2]s and a new --data-dir", arn, fields[4], p.account)
 	default:
 		return true
@@ -92,7 +99,7 @@ func (p *planner) place(arn string, anyAccount bool) bool {
 }
 
 func (p *planner) lookAtAuthority(ctx context.Context, arn string) error {
-	if !p.place(arn, true) {
+	if !p.place(arn, oldAuthority) {
 		return nil
 	}
 	is, err := p.describeAuthority(ctx, arn)
@@ -124,7 +131,7 @@ func (p *planner) lookAtIssuer(ctx context.Context, arn string) error {
 }
 
 func (p *planner) lookAtCertificate(ctx context.Context, c importer.Issuable) error {
-	if !p.place(c.ARN, false) {
+	if !p.place(c.ARN, oldCertificate) {
 		return nil
 	}
 	is, err := p.describe(ctx, c.ARN)
@@ -132,12 +139,11 @@ func (p *planner) lookAtCertificate(ctx context.Context, c importer.Issuable) er
 	case err != nil:
 		return err
 	case is == nil || is.Status == acmtypes.CertificateStatusFailed && is.Serial == nil:
-		p.issue(c)
-		return nil
+		return p.issue(ctx, c)
 	case is.Status == acmtypes.CertificateStatusPendingValidation:
 		p.plan.waiting = append(p.plan.waiting, c.ARN)
 	case is.Status != acmtypes.CertificateStatusIssued:
-		p.problem("the certificate %s is %s", c.ARN, is.Status)
+		p.problem("the certificate %s is %s: specs that name it are refused. Delete it with aws acm delete-certificate, or import its successor under its ARN", c.ARN, is.Status)
 	}
 	for _, name := range c.Names {
 		if !slices.ContainsFunc(is.SubjectAlternativeNames, func(san string) bool { return tlspolicy.Matches(name, san) }) {
@@ -152,7 +158,7 @@ func (p *planner) lookAtCertificate(ctx context.Context, c importer.Issuable) er
 const mostNames, longestCommonName = 100, 64
 
 // issue plans a certificate, if it can be known what it must be.
-func (p *planner) issue(c importer.Issuable) {
+func (p *planner) issue(ctx context.Context, c importer.Issuable) error {
 	names := slices.Clone(c.Names)
 	first := slices.IndexFunc(names, func(name string) bool { return len(name) <= longestCommonName })
 	bad := slices.IndexFunc(names, func(name string) bool { return ca.CheckDNSName(name) != nil })
@@ -170,20 +176,25 @@ func (p *planner) issue(c importer.Issuable) {
 		p.problem("%s would need a name of at most %d characters, to be its common name.%s", c.ARN, longestCommonName, own)
 	default:
 		names[0], names[first] = names[first], names[0]
-		if authority := p.issuer(c); authority == "" {
+		authority, err := p.issuer(ctx, c)
+		if err != nil {
+			return err
+		}
+		if authority == "" {
 			p.problem("%s must be issued below %s, of which this server has the certificate and not the key.%s", c.ARN, strings.Join(c.Authorities, " or "), own)
 		} else {
 			p.plan.certificates = append(p.plan.certificates, certificateAdoption{arn: c.ARN, issue: true, authority: authority, names: names})
 		}
 	}
+	return nil
 }
 
 // issuer is who issues a certificate so that all clients accept it: whom the
 // user says, one that the clients trust, or one that others of the mesh trust.
 // If nobody trusts any by its ARN, it is a root that is made for all of them.
-func (p *planner) issuer(c importer.Issuable) string {
+func (p *planner) issuer(ctx context.Context, c importer.Issuable) (string, error) {
 	if p.given != "" {
-		return p.given
+		return p.given, nil
 	}
 	trusted := c.Authorities
 	if trusted == nil {
@@ -197,28 +208,33 @@ func (p *planner) issuer(c importer.Issuable) string {
 	}
 	for _, arn := range trusted {
 		if p.keyed[arn] {
-			return arn
+			return arn, nil
 		}
 	}
 	for _, arn := range trusted {
 		if p.makes(arn) {
-			return arn
+			return arn, nil
 		}
 	}
 	if c.Authorities != nil {
-		return ""
+		return "", nil
 	}
-	return p.ownRoot(c.ARN)
+	return p.ownRoot(ctx, c.ARN)
 }
 
 // ownRoot plans the root of certificates whose clients trust whatever they chain
 // to. Its id follows from account and region, so that every import finds it.
-func (p *planner) ownRoot(certificate string) string {
+func (p *planner) ownRoot(ctx context.Context, certificate string) (string, error) {
 	fields := strings.Split(certificate, ":")
 	id := uuid.NewSHA1(uuid.NameSpaceURL, []byte("fairlead root of imported certificates "+fields[3]+" "+fields[4]))
-	a := authorityAdoption{arn: strings.Join([]string{"arn", fields[1], "acm-pca", fields[3], fields[4], "certificate-authority/" + id.String()}, ":"), issue: true, commonName: "Root CA of imported certificates"}
-	p.plan.authorities = append(p.plan.authorities, a)
-	return a.arn
+	arn := strings.Join([]string{"arn", fields[1], "acm-pca", fields[3], fields[4], "certificate-authority/" + id.String()}, ":")
+	if err := p.lookAtAuthority(ctx, arn); err != nil {
+		return "", err
+	}
+	if p.makes(arn) {
+		p.plan.authorities[len(p.plan.authorities)-1].commonName = "Root CA of imported certificates"
+	}
+	return arn, nil
 }
 
 // commands are what a user would type to do the same.
@@ -254,10 +270,22 @@ func (p *adoptionPlan) write(w io.Writer) error {
 	}
 	b.WriteByte('\n')
 	for _, warning := range p.warnings {
-		b.WriteString("warning: " + warning + "\n")
+		b.WriteString("warning: " + importer.OneLine(warning) + "\n")
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// blocked is why nothing is done.
+func (p *adoptionPlan) blocked() error {
+	if len(p.problems) == 0 {
+		return nil
+	}
+	lines := "nothing was adopted, since not all can be:"
+	for _, problem := range p.problems {
+		lines += "\n  " + importer.OneLine(problem)
+	}
+	return errors.New(lines)
 }
 
 // errDeclined is the end of an import that the user does not want.
