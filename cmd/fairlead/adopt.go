@@ -30,12 +30,6 @@ func newACMCommand() *cobra.Command {
 	return cmd
 }
 
-func newCACommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "ca", Short: "Keep the ARNs of certificate authorities that lived in AWS", Args: noArgs, RunE: showHelp}
-	cmd.AddCommand(newCAAdoptCommand())
-	return cmd
-}
-
 // certificateAdoption is what is to be under an ARN of ACM.
 type certificateAdoption struct {
 	arn string
@@ -153,8 +147,8 @@ type authorityAdoption struct {
 	certificate, key, chain string // files
 }
 
-func newCAAdoptCommand() *cobra.Command {
-	flags, a := &operatorFlags{}, authorityAdoption{}
+func newCAAdoptCommand(flags *operatorFlags) *cobra.Command {
+	a := authorityAdoption{}
 	cmd := &cobra.Command{
 		Use:   "adopt --arn ARN {--cert FILE | --issue}",
 		Short: "Put a certificate authority under the ARN that it had in AWS",
@@ -183,7 +177,6 @@ already nothing is changed; if something else is, it is refused.`,
 			return o.printAdoption(raw, adopted)
 		},
 	}
-	flags.add(cmd)
 	cmd.Flags().StringVar(&a.arn, "arn", "", "the authority's ARN in AWS")
 	cmd.Flags().StringVar(&a.certificate, "cert", "", "a file with its certificate, PEM")
 	cmd.Flags().StringVar(&a.key, "key", "", "a file with its private key, PEM, not encrypted")
@@ -243,7 +236,7 @@ func (a adopter) authority(ctx context.Context, c authorityAdoption) (raw []byte
 	} else if err := readMembers(in, map[string]string{"certificate": c.certificate, "privateKey": c.key, "chain": c.chain}); err != nil {
 		return nil, pki.Adoption{}, err
 	}
-	raw, err = a.adopt(ctx, "/fairlead/v1/certificate-authorities/adopt", in, &adopted)
+	raw, err = a.adopt(ctx, "/fairlead/v1/authorities/adopt", in, &adopted)
 	return raw, adopted, err
 }
 

@@ -17,6 +17,5 @@ func otherCommands() []*cobra.Command {
 		newExportCommand(),
 		newImportCommand(),
 		newACMCommand(),
-		newCACommand(),
 	}
 }

@@ -158,7 +158,7 @@ func (p *controlPlane) routes() error {
 		return fmt.Errorf("register metrics: %w", err)
 	}
 	p.acm = pki.NewACM(pki.ACMConfig{
-		Store: p.store, Authorities: p.pca, Region: p.config.Region, Account: p.config.AccountID, InUse: service.CertificatesInUse, Metrics: attempts, Now: time.Now, Log: p.log,
+		Store: p.store, Authorities: p.pca, Region: p.config.Region, Account: p.config.AccountID, Metrics: attempts, Now: time.Now, Log: p.log,
 	})
 	awsapi.MountTargets(mux, acm.SigningName, acm.TargetPrefix, acm.Service(p.acm), acm.Operations)
 	p.acm.MountOperator(mux)

@@ -2,6 +2,7 @@ package pki
 
 import (
 	"context"
+	"errors"
 	"net/http"
 
 	"github.com/fairlead/fairlead/api"
@@ -50,7 +51,7 @@ func (m *ACM) AdoptCertificate(ctx context.Context, in *AdoptCertificateInput) (
 	if own := account(ctx); owner != own {
 		return nil, badARN("arn: %s is of the account %s, and this server's is %s: only mesh endpoints of its own account may use a certificate, and nobody here could manage it. To keep the ARNs make a server with --account-id %[2]s and a new --data-dir", in.ARN, owner, own)
 	}
-	c, key, err := m.adopted(ctx, in)
+	c, imported, err := m.adopted(ctx, in)
 	if err != nil {
 		return nil, failure(err)
 	}
@@ -68,11 +69,15 @@ func (m *ACM) AdoptCertificate(ctx context.Context, in *AdoptCertificateInput) (
 			return err
 		}
 		out.Status, out.Adopted = string(c.Status), true
-		if err := store.PutObject(tx, at, c); err != nil {
-			return err
+		if imported != nil {
+			key, err := imported.Key.PKCS8()
+			if err != nil {
+				return err
+			}
+			return errors.Join(c.trace(tx, imported.Chain), c.putKey(tx, at, key))
 		}
-		if key != nil {
-			return tx.PutSecret(at, key)
+		if err := c.put(tx, at); err != nil {
+			return err
 		}
 		if _, err := store.GetObject[task](tx, taskPlace(at)); err != nil && !isNotFound(err) {
 			return err
@@ -84,6 +89,7 @@ func (m *ACM) AdoptCertificate(ctx context.Context, in *AdoptCertificateInput) (
 	}
 	if out.Adopted {
 		m.Log.InfoContext(ctx, "certificate was adopted", "arn", in.ARN, "type", c.Type, "authority", c.Authority, "actor", awsapi.PrincipalFrom(ctx).ARN())
+		m.sayNoCRLs(ctx, c.ARN, c.NoCRLs)
 		m.kick()
 	}
 	return out, nil
@@ -105,9 +111,9 @@ func (c *certificate) sameAs(next *certificate) (again bool, err error) {
 	return false, nil
 }
 
-// adopted is the certificate that is to be under an ARN, and its key, PKCS #8, if
-// it is imported.
-func (m *ACM) adopted(ctx context.Context, in *AdoptCertificateInput) (c *certificate, key []byte, err error) {
+// adopted is the certificate that is to be under an ARN, with its parts if it is
+// imported.
+func (m *ACM) adopted(ctx context.Context, in *AdoptCertificateInput) (c *certificate, imported *ca.Imported, err error) {
 	issue := in.Authority != nil || in.Names != nil
 	if imports := in.Certificate != nil || in.Chain != nil || in.PrivateKey != (api.Secret{}); imports == issue {
 		return nil, nil, acm.NewInvalidParameterException("give either authority and names, for a certificate that is issued here, or certificate, privateKey and chain")
@@ -119,7 +125,7 @@ func (m *ACM) adopted(ctx context.Context, in *AdoptCertificateInput) (c *certif
 	if in.Certificate == nil || in.Chain == nil || in.PrivateKey == (api.Secret{}) {
 		return nil, nil, acm.NewInvalidParameterException("certificate, privateKey and chain: all three are needed; clients without a policy of their own validate against the root that the chain ends in")
 	}
-	imported, err := m.checkImport(&acm.ImportCertificateRequest{
+	imported, err = m.checkImport(&acm.ImportCertificateRequest{
 		Certificate: []byte(*in.Certificate), CertificateChain: []byte(*in.Chain), PrivateKey: api.NewSecretBlob([]byte(in.PrivateKey.Reveal())),
 	}, nil)
 	if err != nil {
@@ -128,9 +134,6 @@ func (m *ACM) adopted(ctx context.Context, in *AdoptCertificateInput) (c *certif
 	if !ca.EndsInRoot(imported.Chain) {
 		return nil, nil, acm.NewInvalidParameterException("chain: it does not end in a self-signed root, which clients without a policy of their own validate against: add the certificates above, the root last")
 	}
-	if key, err = imported.Key.PKCS8(); err != nil {
-		return nil, nil, err
-	}
 	now := m.Now().UTC()
 	c = &certificate{
 		ARN: in.ARN, Type: acm.CertificateTypeImported, Created: now, Tags: map[string]string{},
@@ -138,7 +141,7 @@ func (m *ACM) adopted(ctx context.Context, in *AdoptCertificateInput) (c *certif
 	}
 	c.take(imported)
 	c.Imported = now
-	return c, key, nil
+	return c, imported, nil
 }
 
 // issuable is a certificate that waits to be issued, by an authority that can.

@@ -311,7 +311,7 @@ func TestAdoptAuthorityRefused(t *testing.T) {
 	fresh := strings.Replace(oldCA, "aaaaaaaa", "cccccccc", 1)
 	trusted, waiting, gone := strings.Replace(oldCA, "aaaaaaaa", "dddddddd", 1), c.create(createRequest("ROOT", "waits")), c.root(100)
 	c.adopt(root.withKey(oldCA), "ACTIVE", true)
-	c.adopt(root.adopt(trusted), "ACTIVE", true)
+	c.adopt(authorityElsewhere(t, pkix.Name{CommonName: "Trusted"}, nil, now).adopt(trusted), "ACTIVE", true)
 	c.must(c.UpdateCertificateAuthority(c.ctx, &acmpca.UpdateCertificateAuthorityRequest{CertificateAuthorityArn: gone, Status: ptr(disabled)}))
 	c.must(c.DeleteCertificateAuthority(c.ctx, &acmpca.DeleteCertificateAuthorityRequest{CertificateAuthorityArn: gone}))
 	at := func(in *AdoptAuthorityInput, change func(*AdoptAuthorityInput)) *AdoptAuthorityInput {
@@ -347,6 +347,7 @@ func TestAdoptAuthorityRefused(t *testing.T) {
 		"it is trusted":      {&AdoptAuthorityInput{ARN: trusted, Issue: ptr(true)}, "ConflictException", "known by its certificate alone"},
 		"it waits":           {root.adopt(waiting), "ConflictException", "waits for its certificate"},
 		"it was deleted":     {root.adopt(gone), "ConflictException", "restore-certificate-authority"},
+		"the key is taken":   {root.adopt(fresh), "ConflictException", "it is that of the authority " + oldCA},
 		"the id is taken":    {root.adopt(strings.Replace(oldCA, testAccount, "999999999999", 1)), "ConflictException", "an authority of account 123456789012"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -509,6 +510,83 @@ func TestAdoptAfterFailure(t *testing.T) {
 		want := map[string]acm.CertificateStatus{short: acm.CertificateStatusFailed, oldCA: acm.CertificateStatusIssued}[authority]
 		if got := *r.describe(t, oldCert).Status; got != want {
 			t.Errorf("below %s it is %s, want %s", authority, got, want)
+		}
+	}
+}
+
+// TestAdoptServed: what is adopted comes into the view of a mesh that names it,
+// with the CRLs that this server can know to be complete.
+func TestAdoptServed(t *testing.T) {
+	r := newACMRig(t)
+	c := r.ca
+	other := func(arn, id string) string {
+		return strings.Replace(arn, arn[strings.LastIndexByte(arn, '/')+1:][:8], id, 1)
+	}
+	adopt := func(in *AdoptCertificateInput) {
+		t.Helper()
+		if _, err := r.AdoptCertificate(r.ctx, in); err != nil {
+			t.Fatal(err)
+		}
+		r.issued()
+	}
+	issue := func(arn, authority string) *AdoptCertificateInput {
+		return &AdoptCertificateInput{ARN: arn, Authority: &authority, Names: []string{"api.apps.local"}}
+	}
+	fresh, trusted, keyed := oldForeignCA, other(oldCA, "cccccccc"), other(oldCA, "dddddddd")
+	c.adopt(&AdoptAuthorityInput{ARN: fresh, Issue: ptr(true)}, "ACTIVE", true)
+	root := authorityElsewhere(t, pkix.Name{CommonName: "Old root"}, nil, c.clock.Now())
+	c.adopt(root.adopt(trusted), "ACTIVE", true)
+	own := authorityElsewhere(t, pkix.Name{CommonName: "Own root"}, nil, c.clock.Now())
+	c.adopt(own.withKey(keyed), "ACTIVE", true)
+	adopt(issue(oldCert, fresh))
+	adopt(issue(other(oldCert, "22222222"), keyed))
+
+	c.trust(fresh, trusted, keyed)
+	roots := c.view().Authorities
+	if len(roots) != 3 || roots[trusted].Roots != root.own || roots[keyed].Roots != own.own {
+		t.Fatalf("the roots are %v", roots)
+	}
+	c.crls(roots[fresh].CRLs, fresh)
+	if roots[trusted].CRLs != "" || roots[keyed].CRLs != "" {
+		t.Error("CRLs are served of trees that nobody knows here")
+	}
+	r.use(oldCert, other(oldCert, "22222222"))
+	for arn, root := range map[string]string{oldCert: fresh, other(oldCert, "22222222"): keyed} {
+		served := c.view().Certificates[arn]
+		c.verify(served, "api.apps.local")
+		if c.crls(served.CRLs, root); served.Root != root {
+			t.Errorf("the root of %s is %s, want %s", arn, served.Root, root)
+		}
+	}
+
+	// The list that is made anew keeps what is not known, and needs no key that is not there.
+	c.clock.forward(20 * 24 * time.Hour)
+	c.must(c.renewLists(c.ctx))
+	c.trust(fresh, trusted, keyed)
+	roots = c.view().Authorities
+	if c.crls(roots[fresh].CRLs, fresh); roots[trusted].CRLs != "" || roots[keyed].CRLs != "" {
+		t.Error("CRLs are served of trees that nobody knows here, after they were made anew")
+	}
+	c.adopt(root.withKey(trusted), "ACTIVE", true)
+	if c.view().Authorities[trusted].CRLs != "" {
+		t.Error("CRLs are served of a tree that nobody knows here, once its root has its key")
+	}
+
+	// An imported certificate finds its root, whichever comes first.
+	m := r.makeLeaf(t, leafSpec{algorithm: ca.P256, name: "own.apps.local", names: []string{"own.apps.local"}})
+	late := &elsewhere{own: string(m.chain)}
+	imported, again, lateCA := other(oldCert, "33333333"), other(oldCert, "44444444"), other(oldCA, "eeeeeeee")
+	adopt(m.adopt(imported))
+	r.use(imported)
+	if served := c.view().Certificates[imported]; served.Root != "" || served.Roots != string(m.chain) {
+		t.Errorf("before its root is known it is %q, its roots %q", served.Root, served.Roots)
+	}
+	c.adopt(late.adopt(lateCA), "ACTIVE", true)
+	adopt(m.adopt(again))
+	r.use(imported, again)
+	for _, arn := range []string{imported, again} {
+		if served := c.view().Certificates[arn]; served.Root != lateCA || served.CRLs != "" {
+			t.Errorf("the root of %s is %q", arn, served.Root)
 		}
 	}
 }

@@ -4,15 +4,16 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json"
 
 	"github.com/fairlead/fairlead/api"
+	"github.com/fairlead/fairlead/api/acm"
 	"github.com/fairlead/fairlead/api/acmpca"
 	"github.com/fairlead/fairlead/internal/awsapi"
 	"github.com/fairlead/fairlead/internal/ca"
@@ -33,27 +34,27 @@ type AdoptAuthorityInput struct {
 	CommonName  *string    `json:"commonName,omitzero" min:"1" max:"64"`     // of the new root
 }
 
-// MountOperator routes what the operator API has of Private CA.
-func (p *PrivateCA) MountOperator(mux *awsapi.Mux) {
-	mux.HandleOperator(http.MethodPost, "/fairlead/v1/certificate-authorities/adopt", "AdoptCertificateAuthority", func(ctx context.Context, r *awsapi.Request) (any, error) {
-		var in AdoptAuthorityInput
-		if err := r.Decode(&in); err != nil {
-			return nil, err
-		}
-		out, err := p.AdoptAuthority(ctx, &in)
-		if err != nil {
-			return nil, err
-		}
-		return out, nil
-	})
+func (p *PrivateCA) adoptAuthority(ctx context.Context, r *awsapi.Request) (any, error) {
+	var in AdoptAuthorityInput
+	if err := r.Decode(&in); err != nil {
+		return nil, err
+	}
+	out, err := p.AdoptAuthority(ctx, &in)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
 // adopted is an authority that is to be under an ARN, with what belongs to it.
 type adopted struct {
 	*authority
-	secret []byte  // its key, PKCS #8; nil: not known
-	serial string  // of the root in the ledger
-	ledger *issued // the root's own certificate; nil: it was not made here
+	certificate *x509.Certificate
+	above       []*x509.Certificate
+	key         ca.PrivateKey
+	secret      []byte  // the key, PKCS #8; nil: not known
+	serial      string  // of the root in the ledger
+	ledger      *issued // the root's own certificate; nil: it was not made here
 }
 
 // AdoptAuthority puts an authority under an ARN that was another's: that of AWS,
@@ -81,13 +82,14 @@ func (p *PrivateCA) AdoptAuthority(ctx context.Context, in *AdoptAuthorityInput)
 		return nil, err
 	}
 	out := &Adoption{ARN: in.ARN}
+	at := placeOf(owner, id)
 	err = p.write(ctx, func(tx *store.Tx) error {
-		now, at := p.Now(), placeOf(owner, id)
+		now := p.Now()
 		o, err := store.GetObject[authority](tx, at)
 		switch {
 		case isNotFound(err):
 			out.Adopted, out.Status = true, string(next.statusAt(now))
-			return next.put(tx, at)
+			return p.make(tx, at, next)
 		case err != nil:
 			return err
 		}
@@ -98,10 +100,13 @@ func (p *PrivateCA) AdoptAuthority(ctx context.Context, in *AdoptAuthorityInput)
 		if o.Value.keyless() && next.secret != nil {
 			out.Adopted = true
 			o.Value.CSR = next.CSR
-			return errors.Join(tx.PutSecret(at, next.secret), store.PutObject(tx, at, o.Value))
+			return errors.Join(tx.PutSecret(at, next.secret), p.put(tx, at, o.Value), p.firstList(tx, o.Value, next))
 		}
 		return nil
 	})
+	if err == nil && next.ledger == nil && next.Type == acmpca.CertificateAuthorityTypeRoot {
+		err = failure(p.rootOf(ctx, in.ARN, next.Certificate))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -111,14 +116,26 @@ func (p *PrivateCA) AdoptAuthority(ctx context.Context, in *AdoptAuthorityInput)
 	return out, nil
 }
 
-// put stages a new authority.
-func (n *adopted) put(tx *store.Tx, at store.Place) error {
+// make stages a new authority.
+func (p *PrivateCA) make(tx *store.Tx, at store.Place, n *adopted) error {
 	if o, err := store.GetObject[owner](tx, ownerPlace(n.ID)); err == nil {
 		return taken("the id "+n.ID, "it is an authority of account %s; lists of revoked certificates are found by the id", o.Value.Account)
 	} else if !isNotFound(err) {
 		return err
 	}
-	if err := errors.Join(store.PutObject(tx, at, n.authority), store.PutObject(tx, ownerPlace(n.ID), &owner{n.Account})); err != nil {
+	keyAt := keyPlace(n.certificate.RawSubjectPublicKeyInfo)
+	if o, err := store.GetObject[keyOwner](tx, keyAt); err == nil {
+		return taken("the public key of that certificate", "it is that of the authority %s", o.Value.ARN)
+	} else if !isNotFound(err) {
+		return err
+	}
+	if err := p.adopt(tx, n.authority, n.above); err != nil {
+		return err
+	}
+	if err := errors.Join(
+		p.put(tx, at, n.authority), store.PutObject(tx, ownerPlace(n.ID), &owner{n.Account}),
+		store.PutObject(tx, keyAt, &keyOwner{p.arn(n.Account, n.ID)}), p.firstList(tx, n.authority, n),
+	); err != nil {
 		return err
 	}
 	if n.ledger != nil {
@@ -130,6 +147,55 @@ func (n *adopted) put(tx *store.Tx, at store.Place) error {
 		return nil
 	}
 	return tx.PutSecret(at, n.secret)
+}
+
+// firstList makes the list that proxies get of an adopted authority. One whose key
+// is not known has none, and of one that has issued elsewhere nobody here knows
+// the authorities below it: where that matters proxies get none, either.
+func (p *PrivateCA) firstList(tx *store.Tx, a *authority, n *adopted) error {
+	if n.secret == nil {
+		return p.list(tx, a, nil, listChange{})
+	}
+	by, err := ca.NewAuthority(n.certificate, n.above, n.key.Signer())
+	if err != nil {
+		return err
+	}
+	var change listChange
+	if n.ledger == nil {
+		change.unknownUntil = n.certificate.NotAfter.UTC()
+	}
+	return p.list(tx, a, by, change)
+}
+
+// rootOf notes which imported certificates chain to a root that is adopted after
+// them. Whoever ends in between adopts it again.
+func (p *PrivateCA) rootOf(ctx context.Context, arn string, root []byte) error {
+	return each(ctx, p.Store, store.Place{kindCertificate}, func(o *store.Object[certificate]) error {
+		if same, err := o.Value.chainsTo(root); err != nil || !same || o.Value.Root == arn {
+			return err
+		}
+		_, err := p.Store.Write(ctx, func(tx *store.Tx) error {
+			now, err := store.GetObject[certificate](tx, o.Place)
+			if err != nil {
+				return ignoreNotFound(err)
+			}
+			if same, err := now.Value.chainsTo(root); err != nil || !same {
+				return err
+			}
+			now.Value.Root = arn
+			return now.Value.put(tx, o.Place)
+		})
+		return err
+	})
+}
+
+// chainsTo says whether an imported certificate's chain ends in a root.
+func (c *certificate) chainsTo(root []byte) (bool, error) {
+	if c.Type != acm.CertificateTypeImported {
+		return false, nil
+	}
+	chain, err := parseChain(c.Chain)
+	return err == nil && len(chain) > 0 && bytes.Equal(chain[len(chain)-1].Raw, root), err
 }
 
 // same refuses to adopt what is not the authority that has the ARN already.
@@ -192,7 +258,7 @@ func (p *PrivateCA) given(in *AdoptAuthorityInput) (*adopted, error) {
 	for _, above := range checked.Chain {
 		a.Chain = append(a.Chain, above.Raw)
 	}
-	n := &adopted{authority: a}
+	n := &adopted{authority: a, certificate: own, above: checked.Chain, key: checked.Key}
 	if checked.CSR != nil {
 		n.secret, err = checked.Key.PKCS8()
 	}
@@ -246,7 +312,11 @@ func (p *PrivateCA) newRoot(ctx context.Context, in *AdoptAuthorityInput) (*adop
 		return nil, err
 	}
 	a.Serial, a.NotBefore, a.NotAfter = ca.DescribeSerial(serial.Int()), entry.NotBefore, entry.NotAfter
-	return &adopted{a, secret, serial.String(), entry}, nil
+	own, err := x509.ParseCertificate(a.Certificate)
+	if err != nil {
+		return nil, fmt.Errorf("read the root just signed: %w", err)
+	}
+	return &adopted{authority: a, certificate: own, key: key, secret: secret, serial: serial.String(), ledger: entry}, nil
 }
 
 // settle gives an authority what does not depend on its certificate: its owner,

@@ -65,18 +65,23 @@ func (p *PrivateCA) parseARN(ctx context.Context, operation, arn string) (store.
 }
 
 // manages says whether a principal may do anything with the authority of a
-// place: one of its own account or, if it owns this server, one that was adopted
-// from another.
+// place.
 func (p *PrivateCA) manages(ctx context.Context, own iam.Principal, at store.Place) (may bool, err error) {
-	if at[1] == own.Account || own.Account != p.Store.Account() {
-		return at[1] == own.Account, nil
+	if at[1] == own.Account {
+		return true, nil
 	}
 	_, err = p.Store.Read(ctx, func(tx *store.Tx) error {
 		o, err := store.GetObject[authority](tx, at)
-		may = err == nil && o.Value.Adopted
+		may = err == nil && p.managed(own, o.Value)
 		return ignoreNotFound(err)
 	})
 	return may, err
+}
+
+// managed says whether an authority is the principal's to manage: one of its own
+// account or, if it owns this server, one that was adopted from another.
+func (p *PrivateCA) managed(own iam.Principal, a *authority) bool {
+	return a.Account == own.Account || a.Adopted && own.Account == p.Store.Account()
 }
 
 // parseCertificateARN is the serial of a certificate of an authority.

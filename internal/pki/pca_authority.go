@@ -41,6 +41,7 @@ type authority struct {
 	CSR         []byte    `json:"csr,omitzero"`         // PEM
 	Certificate []byte    `json:"certificate,omitzero"` // DER
 	Chain       [][]byte  `json:"chain,omitzero"`       // DER, root last
+	Parents     []string  `json:"parents,omitzero"`     // ARNs of authorities here that have signed its certificates
 	Serial      string    `json:"serial,omitzero"`      // of Certificate, as it is shown
 	NotBefore   time.Time `json:"notBefore,omitzero"`
 	NotAfter    time.Time `json:"notAfter,omitzero"`
@@ -190,7 +191,7 @@ func (p *PrivateCA) change(tx *store.Tx, at store.Place, do deed, fn func(a *aut
 	if err := fn(o.Value, now); err != nil {
 		return err
 	}
-	return store.PutObject(tx, at, o.Value)
+	return p.put(tx, at, o.Value)
 }
 
 // describe is the authority as the API shows it.

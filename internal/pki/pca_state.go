@@ -150,11 +150,18 @@ func (p *PrivateCA) DeleteCertificateAuthority(ctx context.Context, in *acmpca.D
 			if _, err := store.GetObject[owner](tx, ownerPlace(a.ID)); err != nil {
 				return err
 			}
-			return errors.Join(tx.DeleteObject(ownerPlace(a.ID)), tx.DeleteObject(at))
+			return errors.Join(p.forget(tx, a), tx.DeleteObject(ownerPlace(a.ID)), tx.DeleteObject(at))
+		}
+		users, err := tx.Users(in.CertificateAuthorityArn, 1)
+		if err != nil {
+			return err
+		}
+		if len(users) > 0 {
+			return acmpca.NewInvalidStateException("The certificate authority %s is trusted by %s: take it out of that client policy first", in.CertificateAuthorityArn, userARN(p.Region, users[0]))
 		}
 		a.Before, a.RestorableUntil = a.Status, now.UTC().AddDate(0, 0, int(days))
 		a.shift(deleted, now)
-		return store.PutObject(tx, at, a)
+		return p.put(tx, at, a)
 	})
 }
 
