@@ -147,6 +147,13 @@ func (a *Agent) secretReports() []edge.SecretStatus {
 		}
 		reports = append(reports, report)
 	}
+	for _, s := range a.relay.state.Load().secrets {
+		report := edge.SecretStatus{Name: s.name, Loaded: s.held}
+		if !s.expires.IsZero() {
+			report.NotAfter = s.expires.Unix()
+		}
+		reports = append(reports, report)
+	}
 	for _, c := range closedStatus(a.relay.state.Load(), a.config.Envoy.SDSSocket) {
 		reports = append(reports, edge.SecretStatus{Name: c.Secret, Error: c.Why})
 	}

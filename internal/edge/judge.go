@@ -156,7 +156,7 @@ func (o *observation) cause(d tlspolicy.Decision) string {
 	case o.client[failNames] > 0:
 		return "the client refuses the server's certificate: it carries none of " + strings.Join(d.SANs, ", ")
 	case o.client[failVerify] > 0:
-		return "the client refuses the server's certificate: it is not issued by what the client trusts" + trusted(d) + ", or has expired"
+		return "the client refuses the server's certificate: it is not issued by what the client trusts" + trusted(d) + ", or has expired, or is revoked"
 	case o.client[failHash] > 0:
 		return "the client refuses the server's certificate: it is not the pinned one"
 	case o.client[failNoCert] > 0:
@@ -176,6 +176,8 @@ func (o *observation) cause(d tlspolicy.Decision) string {
 // trusted names the client's trust.
 func trusted(d tlspolicy.Decision) string {
 	switch t := d.Trust; {
+	case t == nil && d.IssuerOf != nil && d.IssuerOf.ARN != "":
+		return " (the root of " + d.IssuerOf.ARN + ")"
 	case t == nil:
 		return ""
 	case t.Source == tlspolicy.SourceACM:

@@ -65,7 +65,7 @@ const (
 	sslError       = "ssl.connection_error"      // failed, but for failed verification
 	noCertificate  = "ssl.no_certificate"        // finished without a certificate of the peer
 	failNoCert     = "ssl.fail_verify_no_cert"   // the peer presented none
-	failVerify     = "ssl.fail_verify_error"     // chain not trusted, or expired
+	failVerify     = "ssl.fail_verify_error"     // chain not trusted, expired or revoked
 	failNames      = "ssl.fail_verify_san"       // no accepted name
 	failHash       = "ssl.fail_verify_cert_hash" // not a pinned certificate
 	connections    = "upstream_cx_total"

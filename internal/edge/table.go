@@ -101,7 +101,7 @@ func row(g *mesh.Graph, e *mesh.Edge, clients, servers []Proxy) Row {
 	f := judge(e, o)
 	r.Verdict, r.Observed, r.Why = f.verdict, f.observed, f.why
 	r.Contradicted = r.Observed && r.Verdict != r.Predicted
-	if obstacle := configured(cluster, clients, servers); obstacle != "" {
+	if obstacle := configured(e, cluster, clients, servers); obstacle != "" {
 		r.Why = obstacle + "; intended: " + r.Why
 		if f.verdict == r.Predicted {
 			// What was counted may be of the configuration before.
@@ -112,19 +112,25 @@ func row(g *mesh.Graph, e *mesh.Edge, clients, servers []Proxy) Row {
 }
 
 // configured says what keeps the Envoys from what is intended; empty: nothing.
-func configured(cluster string, clients, servers []Proxy) string {
+func configured(e *mesh.Edge, cluster string, clients, servers []Proxy) string {
 	for _, p := range servers {
 		for _, rejected := range p.Rejected {
 			if rejected.Resource == "lds_ingress_0.0.0.0_15000" {
 				return "the server's Envoy rejects its listener: " + rejected.Message
 			}
+			if c := e.Listener.TLS.Certificate; c != nil && c.Source == tlspolicy.SourceACM && rejected.Resource == mesh.CertificateSecret(c.ARN) {
+				return "the server's Envoy rejects its certificate " + c.ARN + ", and the one before stays: " + rejected.Message
+			}
 		}
 	}
-	behind := 0
+	behind, trust := 0, trustSecret(e.Decision)
 	for _, p := range clients {
 		for _, rejected := range p.Rejected {
 			if rejected.Resource == cluster {
 				return "the client's Envoy rejects its configuration of this edge: " + rejected.Message
+			}
+			if rejected.Resource == trust {
+				return "the client's Envoy rejects the trust of this edge, and the one before stays: " + rejected.Message
 			}
 		}
 		if p.Held != "" {
@@ -136,6 +142,18 @@ func configured(cluster string, clients, servers []Proxy) string {
 	}
 	if behind > 0 {
 		return counted(behind, "of the client's proxies has", "of the client's proxies have") + " not confirmed the configuration yet"
+	}
+	return ""
+}
+
+// trustSecret is the name of the server's secret that an edge's client trusts by;
+// empty: there is none.
+func trustSecret(d tlspolicy.Decision) string {
+	switch {
+	case d.Validation == tlspolicy.ByIssuerRoot && d.IssuerOf.Source == tlspolicy.SourceACM:
+		return mesh.IssuerSecret(d.IssuerOf.ARN)
+	case d.Validation == tlspolicy.ByPolicy && d.Trust.Source == tlspolicy.SourceACM:
+		return mesh.TrustSecret(d.Trust.ARNs)
 	}
 	return ""
 }
@@ -192,7 +210,7 @@ func stat(cluster string) string { return strings.ReplaceAll(cluster, ":", "_") 
 // meanings of failures, by counter, at the client and at the server.
 var meanings = []struct{ counter, client, server string }{
 	{failNames, "the server's certificate carries no accepted name", "a client's certificate carries no accepted name"},
-	{failVerify, "the server's certificate is not issued by a trusted authority, or has expired", "a client's certificate is not issued by a trusted authority, or has expired"},
+	{failVerify, "the server's certificate is not issued by a trusted authority, or has expired, or is revoked", "a client's certificate is not issued by a trusted authority, or has expired"},
 	{failNoCert, "the server presented no certificate", "a client presented no certificate"},
 	{failHash, "the server's certificate is not the pinned one", "a client's certificate is not the pinned one"},
 	{sslError, "the handshake failed otherwise: the server refused it or speaks no TLS", "the handshake failed otherwise: a client refused it or speaks no TLS"},

@@ -123,7 +123,10 @@ func decodeServed[T any](into map[string]*Object[T], kv *mvccpb.KeyValue) error 
 // views of a batch. It reads those certificates that were not named before.
 func (c *cache) settle(ctx context.Context, b *batch) error {
 	t := &c.trust
-	changed := t.take(b, func(name mesh.Name) bool { return c.views[name] == nil })
+	changed, renamed := t.take(b, func(name mesh.Name) bool { return c.views[name] == nil })
+	if !changed && len(renamed) == 0 && len(b.trust.served) == 0 {
+		return nil
+	}
 	wanted := t.wanted()
 	var missing []string
 	for arn := range wanted {
@@ -143,7 +146,7 @@ func (c *cache) settle(ctx context.Context, b *batch) error {
 		}
 	}
 	for name := range t.names {
-		if _, drafted := b.drafts[name]; drafted || changed || len(missing) > 0 {
+		if renamed[name] || changed || len(missing) > 0 {
 			c.serve(b, name)
 		}
 	}
@@ -151,8 +154,9 @@ func (c *cache) settle(ctx context.Context, b *batch) error {
 }
 
 // take makes what a batch brings the newest, and says whether it has any of
-// authorities. A mesh that is hidden so far has not been looked at.
-func (t *trust) take(b *batch, hidden func(mesh.Name) bool) (changed bool) {
+// authorities, and which meshes may name others than before. A mesh that is hidden
+// so far has not been looked at.
+func (t *trust) take(b *batch, hidden func(mesh.Name) bool) (changed bool, renamed map[mesh.Name]bool) {
 	if b.trust.whole {
 		clear(t.authorities)
 		clear(t.lists)
@@ -163,10 +167,12 @@ func (t *trust) take(b *batch, hidden func(mesh.Name) bool) (changed bool) {
 	}
 	merge(t.authorities, b.trust.authorities)
 	merge(t.lists, b.trust.lists)
+	renamed = map[mesh.Name]bool{}
 	for name, d := range b.drafts {
 		if !d.cloned[mesh.KindVirtualNode] && !d.cloned[mesh.KindVirtualGateway] && d.view.Mesh != nil && !hidden(name) {
 			continue // it names what it did
 		}
+		renamed[name] = true
 		delete(t.names, name)
 		if d.view.Mesh == nil {
 			continue
@@ -177,7 +183,7 @@ func (t *trust) take(b *batch, hidden func(mesh.Name) bool) (changed bool) {
 			d.view.Certificates, d.view.Authorities = nil, nil
 		}
 	}
-	return b.trust.whole || len(b.trust.authorities)+len(b.trust.lists) > 0
+	return b.trust.whole || len(b.trust.authorities)+len(b.trust.lists) > 0, renamed
 }
 
 // wanted are the certificates that any mesh names.

@@ -35,7 +35,7 @@ func (c *cache) serve(b *batch, name mesh.Name) {
 	}
 	for arn := range t.names[name].authorities {
 		authority, newest := t.anchor(arn)
-		if old := view.Authorities[arn]; authority != nil && old != nil && old.Roots == authority.Roots && old.CRLs == authority.CRLs {
+		if old := view.Authorities[arn]; authority != nil && old != nil && *old == *authority {
 			authority = old
 		}
 		if authority != nil {
@@ -123,7 +123,7 @@ func (t *trust) crls(of []string, whole bool) (text string, newest int64) {
 		}
 		list := t.lists[arn]
 		if list == nil {
-			complete = complete && t.unsigned(arn)
+			complete = complete && whole && t.unsigned(arn)
 			continue
 		}
 		newest = max(newest, list.Revision)
