@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fairlead/fairlead/internal/meshtest"
+	"github.com/fairlead/fairlead/internal/tlspolicy"
 )
 
 const (
@@ -149,6 +151,51 @@ func TestAdopt(t *testing.T) {
 	if again, err := boto3(t, s, "acm", "client.describe_certificate(CertificateArn='"+oldNodes+"')['Certificate']['Serial']"); err != nil || again != serial {
 		t.Errorf("a second import made another certificate: %s, then %s, %v", serial, again, err)
 	}
+}
+
+// TestAdoptedMesh: in one pipe the mesh is there as it was, encrypted under the old
+// ARNs, through real Envoys.
+func TestAdoptedMesh(t *testing.T) {
+	s := meshtest.StartServer(t, meshtest.ServerOptions{})
+	shell := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c",
+		"$0 import testdata/arns.yaml --parameter Account="+meshtest.Account+" --adopt --yes | $0 apply -f -", meshtest.Binary(t))
+	shell.Env = s.AWSEnv()
+	if out, err := shell.CombinedOutput(); err != nil || !strings.Contains(string(out), "6 created") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, arn := range []string{oldNodes, oldGateway} {
+		users, err := boto3(t, s, "acm", "len(client.describe_certificate(CertificateArn='"+arn+"')['Certificate']['InUseBy'])")
+		if want := map[string]string{oldNodes: "2", oldGateway: "1"}[arn]; err != nil || users != want {
+			t.Errorf("%s is in use by %s, want %s, %v", arn, users, want, err)
+		}
+	}
+
+	n := meshtest.NewNetwork(t)
+	app := meshtest.StartApp(t, "api")
+	api := meshtest.StartAgent(t, s, meshtest.AgentOptions{Resource: "mesh/apps/virtualNode/api", Address: n.Address(t, "api.apps.local"), DNS: n.DNS.Address(), Apps: map[int]int{8080: app.Port}})
+	orders := meshtest.StartAgent(t, s, meshtest.AgentOptions{Resource: "mesh/apps/virtualNode/orders", Address: n.Address(t, "orders.apps.local"), DNS: n.DNS.Address(), Apps: map[int]int{8080: app.Port}})
+	api.WaitReady(t)
+	orders.WaitReady(t)
+	meshtest.Eventually(t, 30*time.Second, func(ctx context.Context) error {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, orders.At(15001, "/"), nil)
+		if err != nil {
+			return err
+		}
+		request.Host = "api.apps.local:8080"
+		if status, body, err := meshtest.Do(request); err != nil || status != http.StatusOK {
+			return fmt.Errorf("orders is answered %d %s, %v", status, body, err)
+		}
+		edges, err := s.Edges(t, "apps")
+		if err != nil {
+			return err
+		}
+		for _, e := range edges {
+			if e.Client == "virtualNode/orders" && e.Server == "virtualNode/api" && e.Observed && e.Verdict == tlspolicy.VerdictVerified && e.Handshakes > 0 {
+				return nil
+			}
+		}
+		return fmt.Errorf("no edge that is seen to be encrypted and verified: %+v", edges)
+	})
 }
 
 // TestAdoptByCommands: the commands that an import without a terminal prints do
