@@ -178,6 +178,29 @@ func TestAdoptTrustOnly(t *testing.T) {
 	}
 }
 
+// TestAdoptRenewed: of an authority without its key the certificate is renewed by
+// adopting its successor, and never goes back.
+func TestAdoptRenewed(t *testing.T) {
+	c := newCATest(t)
+	old := authorityElsewhere(t, pkix.Name{CommonName: "Old root"}, nil, c.clock.Now(), func(x *x509.Certificate) { x.NotAfter = c.clock.Now().AddDate(1, 0, 0) })
+	c.adopt(old.adopt(oldCA), "ACTIVE", true)
+	c.trust(oldCA)
+	next := *old.ca.Certificate
+	next.SerialNumber, next.NotAfter = big.NewInt(78), next.NotAfter.AddDate(5, 0, 0)
+	der, err := x509.CreateCertificate(rand.Reader, &next, &next, old.signer.Public(), old.signer.Signer())
+	c.must(err)
+	renewed := &elsewhere{own: string(ca.EncodePEM(der)), key: old.key}
+	c.adopt(renewed.adopt(oldCA), "ACTIVE", true)
+	c.adopt(renewed.adopt(oldCA), "ACTIVE", false)
+	if served := c.view().Authorities[oldCA]; *c.described(oldCA).Serial != "4e" || served.Roots != renewed.own {
+		t.Errorf("renewed it is %s, served as %s", *c.described(oldCA).Serial, served.Roots)
+	}
+	_, err = c.AdoptAuthority(c.ctx, old.adopt(oldCA))
+	c.refused(err, "ConflictException", "another certificate, serial number 4e")
+	c.adopt(renewed.withKey(oldCA), "ACTIVE", true)
+	c.issue(oldCA, leafCSR(t, "a.example.com"), "", 30)
+}
+
 // TestAdoptNewRoot: a new root under an old ARN issues at once, also to ACM, and
 // is in its own ledger.
 func TestAdoptNewRoot(t *testing.T) {

@@ -59,7 +59,8 @@ type adopted struct {
 
 // AdoptAuthority puts an authority under an ARN that was another's: that of AWS,
 // of an account that need not be this server's. Whose key is not given can be
-// trusted and no more, until it is adopted again with its key. ACM may use
+// trusted and no more, until it is adopted again with its key; it is renewed by
+// adopting the new certificate. ACM may use
 // whatever is adopted.
 func (p *PrivateCA) AdoptAuthority(ctx context.Context, in *AdoptAuthorityInput) (*Adoption, error) {
 	owner, id, err := parseAdopted(in.ARN, p.Region, "acm-pca", "certificate-authority")
@@ -94,15 +95,28 @@ func (p *PrivateCA) AdoptAuthority(ctx context.Context, in *AdoptAuthorityInput)
 			return err
 		}
 		out.Status, out.Adopted = string(o.Value.statusAt(now)), false
+		renewed, err := next.renews(o.Value)
+		if err != nil {
+			return err
+		}
+		if renewed {
+			is := o.Value
+			is.Certificate, is.Chain, is.Serial, is.NotBefore, is.NotAfter = next.Certificate, next.Chain, next.Serial, next.NotBefore, next.NotAfter
+			out.Status = string(is.statusAt(now))
+		}
 		if err := p.same(o.Value, next, in, now); err != nil {
 			return err
 		}
-		if o.Value.keyless() && next.secret != nil {
-			out.Adopted = true
-			o.Value.CSR = next.CSR
-			return errors.Join(tx.PutSecret(at, next.secret), p.put(tx, at, o.Value), p.firstList(tx, o.Value, next))
+		if out.Adopted = renewed || o.Value.keyless() && next.secret != nil; !out.Adopted {
+			return nil
 		}
-		return nil
+		if next.secret != nil {
+			o.Value.CSR = next.CSR
+			if err := tx.PutSecret(at, next.secret); err != nil {
+				return err
+			}
+		}
+		return errors.Join(p.put(tx, at, o.Value), p.firstList(tx, o.Value, next))
 	})
 	if err == nil && next.ledger == nil && next.Type == acmpca.CertificateAuthorityTypeRoot {
 		err = failure(p.rootOf(ctx, in.ARN, next.Certificate))
@@ -165,6 +179,19 @@ func (p *PrivateCA) firstList(tx *store.Tx, a *authority, n *adopted) error {
 		change.unknownUntil = n.certificate.NotAfter.UTC()
 	}
 	return p.list(tx, a, by, change)
+}
+
+// renews says whether the certificate is the successor, of the same key and subject,
+// of the one that is all that is known of an authority: no other call takes it.
+func (n *adopted) renews(is *authority) (bool, error) {
+	if !is.keyless() || is.Type != n.Type || !n.NotAfter.After(is.NotAfter) {
+		return false, nil
+	}
+	before, err := x509.ParseCertificate(is.Certificate)
+	if err != nil {
+		return false, fmt.Errorf("read the certificate of authority %s: %w", is.ID, err)
+	}
+	return bytes.Equal(before.RawSubjectPublicKeyInfo, n.certificate.RawSubjectPublicKeyInfo) && bytes.Equal(before.RawSubject, n.certificate.RawSubject), nil
 }
 
 // rootOf notes which imported certificates chain to a root that is adopted after
