@@ -161,6 +161,7 @@ func (p *controlPlane) routes() error {
 		Store: p.store, Authorities: p.pca, Region: p.config.Region, Account: p.config.AccountID, Metrics: attempts, Now: time.Now, Log: p.log,
 	})
 	awsapi.MountTargets(mux, acm.SigningName, acm.TargetPrefix, acm.Service(p.acm), acm.Operations)
+	p.acm.MountOperator(mux)
 	p.api = server.WithWarnings(mux)
 	return nil
 }
