@@ -29,6 +29,8 @@ const (
 	// Of certificates.
 	issuedAt64   = 2000
 	burstSeconds = 2
+	renewedMs    = 50
+	fleetMs      = 500
 )
 
 // limit is a figure and what it must not exceed, or must reach.
@@ -77,7 +79,7 @@ func (r *results) limits() []limit {
 	if r.plan.only != "" {
 		return parts()[r.plan.only].limits(r)
 	}
-	all := append(r.apiLimits(), r.issueLimits()...)
+	all := slices.Concat(r.apiLimits(), r.issueLimits(), r.renewLimits())
 	n := r.plan.main
 	main := r.broad[n]
 	for _, name := range changeNames {

@@ -46,19 +46,20 @@ type plan struct {
 	settle time.Duration
 	pause  time.Duration
 	smoke  bool
-	only   string // one of parts: no proxies
+	only   string // one of parts
 
 	apiRounds int
 	apiLength time.Duration // of one operation by so many clients
 	bursts    int           // of requests for RSA certificates
+	renewals  int           // of one certificate
 }
 
 var fullPlan = plan{sizes: []int{100, 1000}, main: 1000, large: 10_000, rounds: 7, warmup: 1, settle: 5 * time.Second, pause: time.Second,
-	apiRounds: 5, apiLength: 2 * time.Second, bursts: 3}
+	apiRounds: 5, apiLength: 2 * time.Second, bursts: 3, renewals: 100}
 
 // smokePlan goes through all parts quickly, to see that they work.
 var smokePlan = plan{sizes: []int{200}, main: 200, rounds: 1, warmup: 0, settle: 200 * time.Millisecond, pause: 300 * time.Millisecond, smoke: true,
-	apiRounds: 1, apiLength: 200 * time.Millisecond, bursts: 1}
+	apiRounds: 1, apiLength: 200 * time.Millisecond, bursts: 1, renewals: 2}
 
 func main() {
 	log.SetFlags(0)
@@ -69,10 +70,10 @@ func main() {
 	rounds := flag.Int("rounds", fullPlan.rounds, "measured rounds of each change")
 	binary := flag.String("fairlead", "./fairlead", "the binary to measure")
 	page := flag.String("page", "docs/benchmarks.md", "where to write the result")
-	only := flag.String("only", "", `"api" or "issue": only the rows of the API or of certificates, to standard output instead of the page`)
+	only := flag.String("only", "", `"api", "issue" or "renew": only the rows of the API, of certificates or of their renewal, to standard output instead of the page`)
 	flag.Parse()
 	if _, ok := parts()[*only]; *only != "" && !ok {
-		log.Fatalf("-only %q: there are api and issue", *only)
+		log.Fatalf("-only %q: there are api, issue and renew", *only)
 	}
 	p := fullPlan
 	p.large, p.rounds, p.main, p.sizes = *large, *rounds, *size, []int{100, *size}

@@ -31,10 +31,11 @@ type results struct {
 	acks        []float64 // real Envoy: ms from the API's answer to the ACK of a changed EDS cluster
 	api         apiRuns
 	issue       apiRuns
+	renewals    renewals
 	bursts      []float64 // seconds from the first of so many requests until all are issued
 }
 
-// part is what can be measured alone, without proxies.
+// part is what can be measured alone.
 type part struct {
 	measure func(*results, context.Context, workplace) error
 	limits  func(*results) []limit
@@ -45,6 +46,7 @@ func parts() map[string]part {
 	return map[string]part{
 		"api":   {(*results).apiRun, (*results).apiLimits, (*results).writeAPI},
 		"issue": {(*results).issueRun, (*results).issueLimits, (*results).writeIssue},
+		"renew": {(*results).renewRun, (*results).renewLimits, (*results).writeRenewals},
 	}
 }
 
@@ -53,7 +55,7 @@ func measure(ctx context.Context, w workplace, p plan) (*results, error) {
 	if p.only != "" {
 		return r, parts()[p.only].measure(r, ctx, w)
 	}
-	steps := []func(context.Context, workplace) error{r.apiRun, r.issueRun, r.dumpAndEnvoy}
+	steps := []func(context.Context, workplace) error{r.apiRun, r.issueRun, r.renewRun, r.dumpAndEnvoy}
 	for _, n := range p.sizes {
 		steps = append(steps, r.broadRun(n))
 	}

@@ -42,6 +42,7 @@ func (r *results) page(missed []string) []byte {
 	r.writeLimits(&b, missed)
 	r.writeAPI(&b)
 	r.writeIssue(&b)
+	r.writeRenewals(&b)
 	r.writeChanges(&b)
 	r.writeConnects(&b)
 	r.writeNarrow(&b)
