@@ -3,7 +3,6 @@
 package pki
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -18,7 +17,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -180,62 +178,4 @@ func TestGoSDK(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestKilledWhileIssuing: what was answered before the server was killed is in
-// the ledger afterwards, and nothing is there twice.
-func TestKilledWhileIssuing(t *testing.T) {
-	s := meshtest.StartServer(t, meshtest.ServerOptions{Debug: true})
-	c := client(t, s, func(o *acmpca.Options) { o.Retryer = aws.NopRetryer{} })
-	arn, csr := authority(t, c), leafCSR(t)
-	answered := map[string]bool{}
-	for range 3 {
-		var mu sync.Mutex
-		var workers sync.WaitGroup
-		before := len(answered)
-		enough := make(chan struct{})
-		for range 8 {
-			workers.Go(func() {
-				for {
-					out, err := c.IssueCertificate(context.WithoutCancel(t.Context()), &acmpca.IssueCertificateInput{
-						CertificateAuthorityArn: arn, Csr: csr, SigningAlgorithm: types.SigningAlgorithmSha256withecdsa,
-						Validity: &types.Validity{Type: types.ValidityPeriodTypeDays, Value: aws.Int64(1)},
-					})
-					if err != nil {
-						return // the server is gone
-					}
-					mu.Lock()
-					if answered[*out.CertificateArn] {
-						t.Errorf("%s was issued twice", *out.CertificateArn)
-					}
-					answered[*out.CertificateArn] = true
-					if len(answered) == before+40 {
-						close(enough)
-					}
-					mu.Unlock()
-				}
-			})
-		}
-		<-enough
-		s.Kill()
-		workers.Wait()
-		s.Restart(t)
-		for certificate := range answered {
-			out, err := c.GetCertificate(t.Context(), &acmpca.GetCertificateInput{CertificateAuthorityArn: arn, CertificateArn: aws.String(certificate)})
-			if err != nil {
-				t.Fatalf("%s was answered and is not in the ledger: %v", certificate, err)
-			}
-			if block, _ := pem.Decode([]byte(*out.Certificate)); block == nil || !strings.HasSuffix(certificate, hexSerial(t, block.Bytes)) {
-				t.Errorf("%s has another serial", certificate)
-			}
-		}
-	}
-	if bytes.Contains([]byte(s.Log()), []byte("PRIVATE KEY")) {
-		t.Error("a private key is in the log")
-	}
-}
-
-func hexSerial(t *testing.T, der []byte) string {
-	t.Helper()
-	return must[*x509.Certificate](t)(x509.ParseCertificate(der)).SerialNumber.Text(16)
 }
