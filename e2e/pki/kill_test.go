@@ -304,7 +304,7 @@ func (i *issuing) check(t *testing.T) {
 	renewed := 0
 	for name, arn := range i.requested {
 		d := waitIssued(t, i.acm, arn, issuedWithin)
-		i.served[strings.ReplaceAll(*d.Serial, ":", "")] = name
+		i.served[digits(*d.Serial)] = name
 		if i.renewals[name] == willBeRenewed {
 			renewed++
 		}
@@ -314,7 +314,7 @@ func (i *issuing) check(t *testing.T) {
 	}
 	serials, arns, times := map[string]bool{}, map[string]bool{}, map[string]int{}
 	for _, e := range ledger(t, i.s, i.root) {
-		serial := strings.ReplaceAll(e.Serial, ":", "")
+		serial := digits(e.Serial)
 		if serials[serial] {
 			t.Errorf("the serial %s is in the ledger twice", serial)
 		}
@@ -346,6 +346,12 @@ func (i *issuing) check(t *testing.T) {
 		}
 	}
 	t.Logf("%d certificates in the ledger: %d of Private CA and %d of ACM were answered, %d of these renewed", len(serials), len(i.told), len(i.requested), renewed)
+}
+
+// digits are a serial's 32 hexadecimal digits, whether or not leading zeros are
+// shown.
+func digits(serial string) string {
+	return fmt.Sprintf("%032s", strings.ReplaceAll(serial, ":", ""))
 }
 
 // ledger reads all that an authority has issued, by its audit report.
