@@ -105,19 +105,27 @@ func TestBoto3(t *testing.T) {
 	}
 }
 
-// authority makes an ACTIVE root by the Go SDK.
+// authority makes an ACTIVE P-256 root by the Go SDK.
 func authority(t *testing.T, c *acmpca.Client) *string {
+	t.Helper()
+	return authorityWith(t, c, types.KeyAlgorithmEcPrime256v1, types.SigningAlgorithmSha256withecdsa)
+}
+
+func authorityWith(t *testing.T, c *acmpca.Client, key types.KeyAlgorithm, signing types.SigningAlgorithm) *string {
 	t.Helper()
 	made := must[*acmpca.CreateCertificateAuthorityOutput](t)(c.CreateCertificateAuthority(t.Context(), &acmpca.CreateCertificateAuthorityInput{
 		CertificateAuthorityType: types.CertificateAuthorityTypeRoot,
 		CertificateAuthorityConfiguration: &types.CertificateAuthorityConfiguration{
-			KeyAlgorithm: types.KeyAlgorithmEcPrime256v1, SigningAlgorithm: types.SigningAlgorithmSha256withecdsa, Subject: &types.ASN1Subject{CommonName: aws.String("root")},
+			KeyAlgorithm: key, SigningAlgorithm: signing, Subject: &types.ASN1Subject{CommonName: aws.String("root")},
 		},
 	}))
 	arn := made.CertificateAuthorityArn
+	if err := acmpca.NewCertificateAuthorityCSRCreatedWaiter(c).Wait(t.Context(), &acmpca.GetCertificateAuthorityCsrInput{CertificateAuthorityArn: arn}, time.Minute); err != nil {
+		t.Fatal(err)
+	}
 	csr := must[*acmpca.GetCertificateAuthorityCsrOutput](t)(c.GetCertificateAuthorityCsr(t.Context(), &acmpca.GetCertificateAuthorityCsrInput{CertificateAuthorityArn: arn}))
 	issued := must[*acmpca.IssueCertificateOutput](t)(c.IssueCertificate(t.Context(), &acmpca.IssueCertificateInput{
-		CertificateAuthorityArn: arn, Csr: []byte(*csr.Csr), SigningAlgorithm: types.SigningAlgorithmSha256withecdsa,
+		CertificateAuthorityArn: arn, Csr: []byte(*csr.Csr), SigningAlgorithm: signing,
 		TemplateArn: aws.String("arn:aws:acm-pca:::template/RootCACertificate/V1"), Validity: &types.Validity{Type: types.ValidityPeriodTypeYears, Value: aws.Int64(10)},
 	}))
 	waiter := acmpca.NewCertificateIssuedWaiter(c)
