@@ -199,6 +199,8 @@ func (p *controlPlane) run(ctx context.Context, stdout io.Writer) error {
 		p.ops.end()
 		return nil
 	})
+	p.ops.keys = p.pca.KeysUsable
+	p.pca.CheckKeys(running) // or probes would find it not ready for a moment
 	p.ops.serving(p.store)
 	if _, err := io.WriteString(stdout, ready); err != nil {
 		return fmt.Errorf("print the ready line: %w", err)
