@@ -178,17 +178,11 @@ func (m *Mirror) fetchAuthority(ctx context.Context, arn string, held *store.Aut
 	if account != m.Account {
 		next.Readers = []string{m.Account} // it could be read with this account's credentials
 	}
-	switch d.Status {
-	case pcatypes.CertificateAuthorityStatusExpired:
-		next.Status = string(pcatypes.CertificateAuthorityStatusActive) // NotAfter says the rest
-	case pcatypes.CertificateAuthorityStatusCreating, pcatypes.CertificateAuthorityStatusPendingCertificate,
-		pcatypes.CertificateAuthorityStatusFailed, pcatypes.CertificateAuthorityStatusDeleted:
-		if held != nil { // what was trusted stays so until a spec says otherwise
-			next.Roots, next.NotAfter = held.Roots, held.NotAfter
-		}
-		return &fetched{authority: next, same: reflect.DeepEqual(next, held)}, nil
+	if d.NotAfter != nil {
+		next.NotAfter = d.NotAfter.UTC().Truncate(time.Second)
 	}
-	if next.Root {
+	switch {
+	case next.Root && d.Status == pcatypes.CertificateAuthorityStatusActive:
 		chain, err := m.authorityChain(ctx, arn)
 		if err != nil {
 			return nil, err
@@ -196,8 +190,11 @@ func (m *Mirror) fetchAuthority(ctx context.Context, arn string, held *store.Aut
 		if next.Roots, next.NotAfter, err = readRoot(chain); err != nil {
 			return nil, err
 		}
-	} else {
-		next.NotAfter = aws.ToTime(d.NotAfter).UTC().Truncate(time.Second)
+	case held != nil:
+		next.Roots = held.Roots // what was trusted stays so until a spec says otherwise
+	}
+	if d.Status == pcatypes.CertificateAuthorityStatusExpired {
+		next.Status = string(pcatypes.CertificateAuthorityStatusActive) // NotAfter says the rest
 	}
 	return &fetched{authority: next, same: reflect.DeepEqual(next, held)}, nil
 }
