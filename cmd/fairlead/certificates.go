@@ -43,6 +43,7 @@ func (p *controlPlane) certificates(ctx context.Context, mux *awsapi.Mux, servic
 		Store: p.store, Authorities: p.pca, Region: p.config.Region, Account: p.config.AccountID, Metrics: attempts, Now: time.Now, Log: p.log,
 	})
 	awsapi.MountTargets(mux, acm.SigningName, acm.TargetPrefix, acm.Service(p.acm), acm.Operations)
+	p.acm.MountOperator(mux)
 	return nil
 }
 

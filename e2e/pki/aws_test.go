@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -62,7 +63,7 @@ func TestMotoAsAWS(t *testing.T) {
 	endpoint := meshtest.StartMoto(t)
 	s := onAWS(t, endpoint, "AWS_ACCESS_KEY_ID=AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY=secret")
 	moto := aws.Config{Region: meshtest.Region, BaseEndpoint: &endpoint, Credentials: credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", "secret", "")}
-	root := *motoRoot(t, acmpca.NewFromConfig(moto))
+	root := *authority(t, acmpca.NewFromConfig(moto))
 	makeMesh(t, s)
 	if err := createNode(t, s, "web", trustSpec(root)); err != nil {
 		t.Fatal(err)
@@ -97,7 +98,7 @@ func TestFairleadAsAWS(t *testing.T) {
 	c := acmClient(t, upstream)
 	arn := *must[*acm.RequestCertificateOutput](t)(c.RequestCertificate(t.Context(), &acm.RequestCertificateInput{
 		DomainName: aws.String("api.apps.local"), CertificateAuthorityArn: &root, KeyAlgorithm: acmtypes.KeyAlgorithmEcPrime256v1})).CertificateArn
-	waitIssued(t, c, arn, pollWithin)
+	waitIssued(t, c, arn, time.Minute)
 
 	s := onAWS(t, upstream.API, "AWS_SHARED_CREDENTIALS_FILE="+upstream.Credentials())
 	makeMesh(t, s)
@@ -118,7 +119,7 @@ func TestFairleadAsAWS(t *testing.T) {
 
 	// Renewed there, it is served here by an event.
 	must[*acm.RenewCertificateOutput](t)(c.RenewCertificate(t.Context(), &acm.RenewCertificateInput{CertificateArn: &arn}))
-	meshtest.Eventually(t, pollWithin, func(ctx context.Context) error {
+	meshtest.Eventually(t, time.Minute, func(ctx context.Context) error {
 		d, err := c.DescribeCertificate(ctx, &acm.DescribeCertificateInput{CertificateArn: &arn})
 		if err == nil && (d.Certificate.RenewalSummary == nil || d.Certificate.RenewalSummary.RenewalStatus != acmtypes.RenewalStatusSuccess) {
 			err = errors.New("it is not renewed")
@@ -133,7 +134,7 @@ func TestFairleadAsAWS(t *testing.T) {
 	if err != nil || !strings.Contains(answer, arn) {
 		t.Fatalf("%v %s", err, answer)
 	}
-	meshtest.Eventually(t, pollWithin, func(ctx context.Context) error {
+	meshtest.Eventually(t, time.Minute, func(ctx context.Context) error {
 		text, err := s.Get(ctx, "/metrics")
 		if err == nil && !strings.Contains(text, `fairlead_aws_calls_total{operation="ExportCertificate",result="ok"} 2`) {
 			err = errors.New("it was not exported again")

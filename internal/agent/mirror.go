@@ -49,8 +49,9 @@ type mirror struct {
 	// it asks for, and holds how many resources that is.
 	settled *envoy.Config
 	holds   [envoy.NumTypes]int
-	// secretsHeld are the secrets of the server that Envoy has accepted.
-	secretsHeld map[string]bool
+	// secretsHeld are the versions of the server's secrets that Envoy has accepted
+	// last, by name.
+	secretsHeld map[string]string
 }
 
 // received is a resource as it came, with what it names.
@@ -84,7 +85,7 @@ type rejection struct {
 }
 
 func newMirror(name mesh.Name, endpoint mesh.ID) *mirror {
-	m := &mirror{mesh: name, endpoint: endpoint, rejected: map[envoy.Ref]rejection{}, secretsHeld: map[string]bool{}}
+	m := &mirror{mesh: name, endpoint: endpoint, rejected: map[envoy.Ref]rejection{}, secretsHeld: map[string]string{}}
 	for t := range m.received {
 		m.received[t], m.absent[t] = map[string]*received{}, map[string]bool{}
 	}
@@ -191,7 +192,7 @@ func (m *mirror) prune() {
 		maps.DeleteFunc(m.received[kind], func(name string, _ *received) bool { return !named(name) })
 		maps.DeleteFunc(m.absent[kind], func(name string, _ bool) bool { return !named(name) })
 	}
-	maps.DeleteFunc(m.secretsHeld, func(name string, _ bool) bool { return m.received[envoy.Secret][name] == nil })
+	maps.DeleteFunc(m.secretsHeld, func(name, _ string) bool { return m.received[envoy.Secret][name] == nil })
 }
 
 // versions are what we tell the server that we hold of a type. Of what Envoy

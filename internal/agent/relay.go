@@ -40,7 +40,7 @@ type relay struct {
 	// changed is told of anything that readiness may depend on; rebase of
 	// clusters and listeners that Envoy has taken anew, by name.
 	changed func()
-	rebase  func(owners []string)
+	rebase  func(baselines)
 
 	mirror     *mirror
 	session    *session
@@ -182,8 +182,9 @@ func (r *relay) fromEnvoy(e envoyEvent) {
 			"resource", e.rejected.Resource.Name, "why", e.rejected.Message)
 		r.mirror.envoyRejected(*e.rejected)
 	case e.accepted != nil:
-		if owners := statOwners(r.mirror.envoyAccepted(e.accepted)); len(owners) > 0 {
-			r.rebase(owners)
+		b := baselines{changed: statOwners(e.accepted), retrusted: statOwners(r.mirror.envoyAccepted(e.accepted))}
+		if !b.empty() {
+			r.rebase(b)
 		}
 	case e.settled != nil:
 		r.mirror.envoySettled(e.settled, e.holds)

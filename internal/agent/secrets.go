@@ -38,33 +38,29 @@ func (m *mirror) serverSecrets() []serverSecret {
 	secrets := make([]serverSecret, 0, len(namedBy))
 	for name, refs := range namedBy {
 		r := m.received[envoy.Secret][name]
-		secrets = append(secrets, serverSecret{name, m.secretsHeld[name], refs, r.expires})
+		secrets = append(secrets, serverSecret{name, m.secretsHeld[name] != "", refs, r.expires})
 	}
 	slices.SortFunc(secrets, func(x, y serverSecret) int { return cmp.Compare(x.name, y.name) })
 	return secrets
 }
 
-// envoyAccepted notes the secrets that Envoy holds from now on. It returns what
-// has changed for Envoy: what was accepted and what names an accepted secret.
-func (m *mirror) envoyAccepted(accepted []*envoy.Resource) (changed []*envoy.Resource) {
+// envoyAccepted notes the secrets that Envoy holds from now on, and returns the
+// clusters that name one of which it held another version: all that a cluster
+// names of the server is trust.
+func (m *mirror) envoyAccepted(accepted []*envoy.Resource) (retrusted []*envoy.Resource) {
 	fresh := map[envoy.Ref]bool{}
 	for _, r := range accepted {
 		if r.Type == envoy.Secret {
-			m.secretsHeld[r.Name], fresh[r.Ref] = true, true
+			had := m.secretsHeld[r.Name]
+			m.secretsHeld[r.Name], fresh[r.Ref] = r.Version, had != "" && had != r.Version
 		}
 	}
-	changed = slices.Clone(accepted)
-	if len(fresh) == 0 {
-		return changed
-	}
-	for _, kind := range []envoy.Type{envoy.Cluster, envoy.Listener} {
-		for _, r := range m.received[kind] {
-			if slices.ContainsFunc(r.ads, func(ref envoy.Ref) bool { return fresh[ref] }) {
-				changed = append(changed, r.resource)
-			}
+	for _, r := range m.received[envoy.Cluster] {
+		if slices.ContainsFunc(r.ads, func(ref envoy.Ref) bool { return fresh[ref] }) {
+			retrusted = append(retrusted, r.resource)
 		}
 	}
-	return changed
+	return retrusted
 }
 
 // expiryOf is when the certificate in a secret (a serialised Any) expires.

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
 	"github.com/fairlead/fairlead/internal/ca"
@@ -111,5 +113,38 @@ func TestRenewalThroughTheAgent(t *testing.T) {
 			}
 		}
 		onlyConfiguration(t, p.config.StateDir, []byte(key))
+	}
+}
+
+// TestRetrusted: of what Envoy accepts, a secret that has changed says that the
+// trust of the clusters that name it has; the first one, and the same again, not.
+func TestRetrusted(t *testing.T) {
+	f := newFeeder(t)
+	const trust = "trust:arn"
+	c := resource(t, envoy.Cluster, "c", &clusterv3.Cluster{Name: "c", TransportSocket: &corev3.TransportSocket{Name: "tls",
+		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: pack(t, &tlsv3.UpstreamTlsContext{CommonTlsContext: &tlsv3.CommonTlsContext{
+			ValidationContextType: &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{
+				ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: trust, SdsConfig: overADS}}}})}}})
+	f.send(envoy.Cluster, []*envoy.Resource{c, cluster(t, "other", 1)})
+	version := func(v string) []*envoy.Resource {
+		r := resource(t, envoy.Secret, trust, &tlsv3.Secret{Name: trust})
+		r.Version = v
+		return []*envoy.Resource{r}
+	}
+	f.send(envoy.Secret, version("1"))
+	for _, step := range []struct {
+		version string
+		want    int
+	}{{"1", 0}, {"1", 0}, {"2", 1}, {"2", 0}, {"1", 1}} {
+		if got := f.envoyAccepted(version(step.version)); len(got) != step.want || step.want > 0 && got[0].Name != "c" {
+			t.Errorf("version %s: %v", step.version, got)
+		}
+	}
+	if s := f.serverSecrets(); len(s) != 1 || !s[0].held {
+		t.Errorf("%+v", s)
+	}
+	f.envoyGone()
+	if s := f.serverSecrets(); len(s) != 1 || s[0].held {
+		t.Errorf("without Envoy: %+v", s)
 	}
 }

@@ -16,7 +16,8 @@ import (
 )
 
 const (
-	maxEvent     = 256 << 10 // what EventBridge allows
+	// MaxEvent is how large an event may be, in bytes: what EventBridge allows.
+	MaxEvent     = 256 << 10
 	maxResources = 100
 )
 
@@ -37,8 +38,8 @@ type event struct {
 // readEvent reads an event of ACM. What it says of a certificate is not
 // believed: it only says which to look at.
 func readEvent(body []byte, region string) (*event, error) {
-	if len(body) > maxEvent {
-		return nil, fmt.Errorf("the event has %d bytes; at most %d", len(body), maxEvent)
+	if len(body) > MaxEvent {
+		return nil, fmt.Errorf("the event has %d bytes; at most %d", len(body), MaxEvent)
 	}
 	e := &event{}
 	if err := json.Unmarshal(body, e, json.RejectUnknownMembers(true)); err != nil {

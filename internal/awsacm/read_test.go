@@ -28,7 +28,7 @@ func TestReadEvent(t *testing.T) {
 		{"an authority", strings.Replace(good, "arn:aws:acm:us-east-1:000000000000:certificate", "arn:aws:acm-pca:us-east-1:000000000000:certificate-authority", 1), "resources[0]:"},
 		{"other region", strings.Replace(good, "acm:us-east-1", "acm:eu-west-1", 1), "resources[0]:"},
 		{"too long", strings.Replace(good, "7a1c0b2e", strings.Repeat("a", maxARN), 1), "resources[0]:"},
-		{"too large", good + strings.Repeat(" ", maxEvent), "at most"},
+		{"too large", good + strings.Repeat(" ", MaxEvent), "at most"},
 	} {
 		if _, err := readEvent([]byte(x.body), meshtest.Region); err == nil || !strings.Contains(err.Error(), x.want) {
 			t.Errorf("%s: %v, want %q", x.name, err, x.want)

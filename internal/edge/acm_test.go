@@ -23,7 +23,7 @@ func TestACM(t *testing.T) {
 		p.Rejected = []Rejection{{secret, "Failed to load"}}
 		return p
 	}
-	tests := []struct {
+	type test struct {
 		name           string
 		policy         *tlspolicy.Policy
 		listener       tlspolicy.Listener
@@ -31,7 +31,8 @@ func TestACM(t *testing.T) {
 		verdict        tlspolicy.Verdict
 		observed       bool
 		why            string
-	}{
+	}
+	tests := []test{
 		{"handshakes, without a policy", nil, acm, reporting(owner, good), Proxy{Settled: true}, tlspolicy.VerdictVerified, observed, "the root of the server's certificate is known and distributed; seen: 2 handshakes"},
 		{"handshakes, with a policy", policy, acm, reporting(owner, good), Proxy{Settled: true}, tlspolicy.VerdictVerified, observed, "seen: 2 handshakes"},
 		{"refused, without a policy", nil, acm, reporting(owner, revoked), Proxy{Settled: true}, tlspolicy.VerdictBroken, observed,
@@ -48,6 +49,19 @@ func TestACM(t *testing.T) {
 		{"the client rejects another's trust", policy, acm, rejecting(mesh.TrustSecret([]string{root})), Proxy{Settled: true}, tlspolicy.VerdictVerified, observed, "seen"},
 		{"the server rejects another's certificate", nil, acm, reporting(owner, good), rejecting(leaf + "2"), tlspolicy.VerdictVerified, observed, "seen"},
 	}
+	// The trust has changed after two handshakes.
+	after := func(then counts) Proxy {
+		p := reporting(owner, then)
+		p.Report.Trusted = reporting(owner, good).Report.Counters
+		return p
+	}
+	tests = append(tests, []test{
+		{"another trust, no connection since", nil, acm, after(good), Proxy{Settled: true}, tlspolicy.VerdictVerified, observed, "seen: 2 handshakes"},
+		{"another trust, all fail since", nil, acm, after(counts{connections: 5, handshake: 2, connectFailed: 3, failVerify: 3}), Proxy{Settled: true},
+			tlspolicy.VerdictBroken, observed, "or is revoked; seen: 3 failed connections and no good one"},
+		{"another trust, some fail since", nil, acm, after(counts{connections: 6, handshake: 3, connectFailed: 3, failVerify: 3}), Proxy{Settled: true},
+			tlspolicy.VerdictVerified, observed, "seen: 3 handshakes, counted by the client's Envoy; but 3 other connections failed"},
+	}...)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			e := edgeOf(tt.policy, tt.listener)

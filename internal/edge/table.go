@@ -163,6 +163,7 @@ type observation struct {
 	proxies  int               // of the client, connected
 	reported int               // of those, with a report
 	client   map[string]uint64 // of the edge's cluster
+	recent   map[string]uint64 // of that, since its trust changed
 	server   map[string]uint64 // of the server's listener, with all its clients
 	missing  []string          // secrets that either end could not have, in words
 }
@@ -172,27 +173,29 @@ type observation struct {
 const serverListener = "listener.0.0.0.0_15000."
 
 func observe(cluster string, clients, servers []Proxy) observation {
-	o := observation{proxies: len(clients), client: map[string]uint64{}, server: map[string]uint64{}}
+	o := observation{proxies: len(clients), client: map[string]uint64{}, recent: map[string]uint64{}, server: map[string]uint64{}}
 	for _, p := range clients {
 		if p.Report == nil {
 			continue
 		}
 		o.reported++
-		o.add(o.client, p.Report, "cluster."+stat(cluster)+".")
+		of := "cluster." + stat(cluster) + "."
+		add(o.client, of, p.Report.count)
+		add(o.recent, of, p.Report.recent)
 		o.lacks("client", p.Report)
 	}
 	for _, p := range servers {
 		if p.Report != nil {
-			o.add(o.server, p.Report, serverListener)
+			add(o.server, serverListener, p.Report.count)
 			o.lacks("server", p.Report)
 		}
 	}
 	return o
 }
 
-func (o *observation) add(to map[string]uint64, r *Report, prefix string) {
+func add(to map[string]uint64, prefix string, count func(string) uint64) {
 	for name := range counters {
-		to[name] += r.count(prefix + name)
+		to[name] += count(prefix + name)
 	}
 }
 

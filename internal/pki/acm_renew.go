@@ -130,10 +130,10 @@ func (m *ACM) RenewCertificate(ctx context.Context, in *acm.RenewCertificateRequ
 		switch {
 		case c.Type != acm.CertificateTypePrivate:
 			return acm.NewValidationException("CertificateArn: %s was imported; import its successor under the same ARN with import-certificate", c.ARN)
-		case c.Status != acm.CertificateStatusIssued:
+		case c.checkIssued() != nil:
 			return c.checkIssued()
 		case c.eligibility(users, m.Now()) != acm.RenewalEligibilityEligible:
-			return acm.NewValidationException("CertificateArn: %s is not eligible for renewal: it must be issued, not expired, and have been exported since or be in use", c.ARN)
+			return acm.NewValidationException("CertificateArn: %s is not eligible for renewal: it must be issued, neither expired nor revoked, and have been exported since or be in use", c.ARN)
 		}
 		busy, err := m.schedule(tx, at, c)
 		if err == nil && busy {

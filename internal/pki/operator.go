@@ -15,7 +15,7 @@ import (
 	"github.com/fairlead/fairlead/internal/store"
 )
 
-// AuthorityList is all authorities of the caller's account.
+// AuthorityList is all authorities that the caller's account manages.
 type AuthorityList struct {
 	Authorities []AuthorityStatus `json:"authorities"`
 }
@@ -39,14 +39,15 @@ type UnrevokeInput struct {
 // MountOperator routes what operators do with authorities beside AWS's API.
 func (p *PrivateCA) MountOperator(mux *awsapi.Mux) {
 	mux.HandleOperator(http.MethodGet, "/fairlead/v1/authorities", "ListAuthorities", p.listAuthorities)
+	mux.HandleOperator(http.MethodPost, "/fairlead/v1/authorities/adopt", "AdoptCertificateAuthority", p.adoptAuthority)
 	mux.HandleOperator(http.MethodPost, "/fairlead/v1/authorities/unrevoke", "UnrevokeCertificate", p.unrevoke)
 }
 
 func (p *PrivateCA) listAuthorities(ctx context.Context, r *awsapi.Request) (any, error) {
 	out := AuthorityList{Authorities: []AuthorityStatus{}}
 	now := p.Now()
-	err := each(ctx, p.Store, store.Place{"authority", r.Principal.Account}, func(o *store.Object[authority]) error {
-		if o.Value.goneAt(now) {
+	err := each(ctx, p.Store, store.Place{"authority"}, func(o *store.Object[authority]) error {
+		if o.Value.goneAt(now) || !p.managed(r.Principal, o.Value) {
 			return nil
 		}
 		status := AuthorityStatus{Arn: p.arn(o.Place[1], o.Place[2]), Type: string(o.Value.Type), Status: string(o.Value.statusAt(now))}

@@ -49,8 +49,15 @@ func keyPlace(spki []byte) store.Place {
 	return store.Place{"authority-key", hex.EncodeToString(sum[:])}
 }
 
-// csrKeyPlace is keyPlace of an authority that has a CSR.
+// csrKeyPlace is keyPlace of an authority that has a CSR, or a certificate alone.
 func (a *authority) csrKeyPlace() (store.Place, error) {
+	if a.keyless() {
+		own, err := x509.ParseCertificate(a.Certificate)
+		if err != nil {
+			return nil, fmt.Errorf("read the certificate of authority %s: %w", a.ID, err)
+		}
+		return keyPlace(own.RawSubjectPublicKeyInfo), nil
+	}
 	csr, err := ca.ParseCSR(a.CSR)
 	if err != nil {
 		return nil, fmt.Errorf("read the CSR of authority %s: %w", a.ID, err)
@@ -103,9 +110,9 @@ func (p *PrivateCA) serve(tx *store.Tx, a *authority) error {
 	return store.PutAuthority(tx, served)
 }
 
-// forget leaves of an authority that it was there.
+// forget leaves of an authority that it was there, if anything was below it.
 func (p *PrivateCA) forget(tx *store.Tx, a *authority) error {
-	if a.CSR != nil {
+	if a.CSR != nil || a.keyless() {
 		at, err := a.csrKeyPlace()
 		if err != nil {
 			return err
@@ -118,6 +125,9 @@ func (p *PrivateCA) forget(tx *store.Tx, a *authority) error {
 		} else if !isNotFound(err) {
 			return err
 		}
+	}
+	if a.Certificate == nil {
+		return store.DeleteAuthority(tx, p.arn(a.Account, a.ID))
 	}
 	return store.PutAuthority(tx, &store.Authority{ARN: p.arn(a.Account, a.ID), Account: a.Account, Status: string(deleted), Parents: a.Parents, Gone: true})
 }
@@ -165,7 +175,13 @@ type listChange struct {
 	add    *ca.Revoked
 	remove *big.Int // serial
 	other  *x509.Certificate
+	// unknownUntil is the end of what the authority may have certified before it
+	// was adopted.
+	unknownUntil time.Time
 }
+
+// unknownBelow stands for that, in the place of a serial number.
+const unknownBelow = "whatever it certified before it was adopted"
 
 // list makes the list anew that proxies get of an authority: with all that is
 // revoked, whether or not it publishes CRLs.
@@ -178,6 +194,9 @@ func (p *PrivateCA) list(tx *store.Tx, a *authority, by *ca.Authority, change li
 		return err
 	}
 	l.Others = othersAt(l.Others, change, now)
+	if a.keyless() {
+		l.Missing = "its key is not on this server"
+	}
 	if by == nil || change.other != nil && change.remove == nil && l.CRL != "" {
 		return store.PutRevocationList(tx, arn, l) // the list says the same
 	}
@@ -209,10 +228,13 @@ func othersAt(others map[string]time.Time, change listChange, now time.Time) map
 	maps.DeleteFunc(next, func(serial string, until time.Time) bool {
 		return now.After(until) || change.add != nil && serial == paddedSerial(change.add.Serial)
 	})
+	if next == nil && (change.other != nil || !change.unknownUntil.IsZero()) {
+		next = map[string]time.Time{}
+	}
+	if !change.unknownUntil.IsZero() {
+		next[unknownBelow] = change.unknownUntil
+	}
 	if c := change.other; c != nil {
-		if next == nil {
-			next = map[string]time.Time{}
-		}
 		next[paddedSerial(c.SerialNumber)] = c.NotAfter.UTC()
 	}
 	for len(next) > maxOthers {
@@ -287,7 +309,7 @@ func otherAuthority(tx *store.Tx, der []byte) (*x509.Certificate, error) {
 func (p *PrivateCA) renewLists(ctx context.Context) error {
 	var all []error
 	err := each(ctx, p.Store, store.Place{"authority"}, func(o *store.Object[authority]) error {
-		if o.Value.Certificate != nil && !o.Value.goneAt(p.Now()) {
+		if o.Value.Certificate != nil && !o.Value.keyless() && !o.Value.goneAt(p.Now()) {
 			if err := p.renewList(ctx, o.Place); err != nil {
 				all = append(all, fmt.Errorf("authority %s: %w", o.Place[2], err))
 			}
@@ -300,7 +322,7 @@ func (p *PrivateCA) renewLists(ctx context.Context) error {
 func (p *PrivateCA) renewList(ctx context.Context, at store.Place) error {
 	_, err := p.Store.Write(ctx, func(tx *store.Tx) error {
 		o, err := store.GetObject[authority](tx, at)
-		if err != nil || o.Value.Certificate == nil {
+		if err != nil || o.Value.Certificate == nil || o.Value.keyless() {
 			return ignoreNotFound(err)
 		}
 		now := p.Now()

@@ -233,6 +233,7 @@ func TestRevoked(t *testing.T) {
 	if d := r.describe(t, arn); *d.RenewalEligibility != "INELIGIBLE" {
 		t.Error("it is renewed")
 	}
+	wantCode(t, r.RenewCertificate(r.ctx, &acm.RenewCertificateRequest{CertificateArn: arn}), "ValidationException", "is not eligible for renewal")
 	if got := c.view().Certificates[arn].Serial; got != serial {
 		t.Errorf("its server presents %s", got)
 	}
@@ -474,4 +475,59 @@ func TestReaders(t *testing.T) {
 	if got := readers(); len(got) != 0 {
 		t.Errorf("shared with %v", got)
 	}
+}
+
+// TestDeletingRacesNaming: on two servers, a spec that names a certificate and a
+// root races who deletes them. One of the two wins, whatever the order.
+func TestDeletingRacesNaming(t *testing.T) {
+	servers, _ := newReplicas(t, 2)
+	c, other := servers[0], servers[1]
+	r := newACMRigOn(t, c)
+	won := map[string]int{}
+	for range 25 {
+		root := c.root(3650)
+		arn := r.importLeaf(t, leafSpec{algorithm: ca.P256, name: "api.apps.local", names: []string{"api.apps.local"}})
+		c.must(c.UpdateCertificateAuthority(c.ctx, &acmpca.UpdateCertificateAuthorityRequest{CertificateAuthorityArn: root, Status: ptr(acmpca.CertificateAuthorityStatusDisabled)}))
+		c.node(&appmesh.VirtualNodeSpec{})
+		spec := trusting(root)
+		spec.Listeners = []appmesh.Listener{{TLS: &appmesh.ListenerTls{Certificate: &appmesh.ListenerTlsCertificate{ACM: &appmesh.ListenerTlsAcmCertificate{CertificateArn: arn}}}}}
+		var group errgroup.Group
+		var naming, certificate, authority error
+		group.Go(func() error {
+			_, naming = other.Store.Write(other.ctx, func(tx *store.Tx) error {
+				if _, err := store.GetCertificate(tx, arn); err != nil {
+					return err
+				}
+				if a, err := store.GetAuthority(tx, root); err != nil || a.Status != string(disabled) {
+					return store.ErrNotFound
+				}
+				if _, err := store.Get[appmesh.VirtualNodeSpec](tx, apps, apiID); err != nil {
+					return err
+				}
+				return store.Put(tx, &mesh.Record[appmesh.VirtualNodeSpec]{Mesh: apps, ID: apiID, Version: 1, ResourceOwner: testAccount, Spec: spec})
+			})
+			return nil
+		})
+		group.Go(func() error {
+			certificate = r.DeleteCertificate(r.ctx, &acm.DeleteCertificateRequest{CertificateArn: arn})
+			return nil
+		})
+		group.Go(func() error {
+			authority = c.DeleteCertificateAuthority(c.ctx, &acmpca.DeleteCertificateAuthorityRequest{CertificateAuthorityArn: root})
+			return nil
+		})
+		c.must(group.Wait())
+		switch {
+		case naming == nil && exception(certificate) == "ResourceInUseException" && exception(authority) == "InvalidStateException":
+			won["naming"]++
+		case isNotFound(naming) && (certificate == nil || authority == nil):
+			won["deleting"]++
+		default:
+			t.Fatalf("naming: %v, deleting the certificate: %v, the authority: %v", naming, certificate, authority)
+		}
+		if view := c.view(); naming == nil && (view.Certificates[arn] == nil || view.Authorities[root] == nil) {
+			t.Fatal("what the spec names is not served")
+		}
+	}
+	t.Logf("%v", won)
 }

@@ -118,7 +118,8 @@ func PutCertificate(tx *Tx, c *Certificate, key []byte) error {
 	return nil
 }
 
-// DeleteCertificate stages the end of what is served of a certificate.
+// DeleteCertificate stages the end of what is served of a certificate. Nothing may
+// use it: see Users.
 func DeleteCertificate(tx *Tx, arn string) error {
 	path, err := Place{kindServedCertificate, arn}.path()
 	if err != nil {
@@ -131,9 +132,29 @@ func DeleteCertificate(tx *Tx, arn string) error {
 }
 
 // PutAuthority is PutCertificate of an authority. One that is removed is put as
-// gone: that it was is the newest revision of views that had it.
+// gone, and loses its CRL: that it was is the newest revision of views that had it.
 func PutAuthority(tx *Tx, a *Authority) error {
+	if a.Gone {
+		if err := deleteServed(tx, Place{kindServedList, a.ARN}); err != nil {
+			return err
+		}
+	}
 	return putServed(tx, Place{kindServedAuthority, a.ARN}, a)
+}
+
+// DeleteAuthority stages the end of an authority that never had a certificate, so
+// that no view had it.
+func DeleteAuthority(tx *Tx, arn string) error {
+	return deleteServed(tx, Place{kindServedAuthority, arn})
+}
+
+func deleteServed(tx *Tx, at Place) error {
+	path, err := at.path()
+	if err != nil {
+		return err
+	}
+	tx.ops[dirObject+path] = clientv3.OpDelete(dirObject + path)
+	return nil
 }
 
 // PutRevocationList stages the CRL of an authority. The transaction must have
