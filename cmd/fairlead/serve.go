@@ -183,10 +183,10 @@ func (p *controlPlane) run(ctx context.Context, stdout io.Writer) error {
 	serveHTTP(group, running, "API", apiServer, api)
 	serveHTTP(group, running, "operations", opsServer, p.listener.ops)
 	group.Go(func() error { return p.xds.Serve(running, p.listener.xds) })
+	group.Go(func() error { return p.pca.Run(running) }) // CRLs of authorities from before --acm aws, too
 	if p.mirror != nil {
 		group.Go(func() error { return p.mirror.Run(running) })
 	} else {
-		group.Go(func() error { return p.pca.Run(running) })
 		group.Go(func() error { return p.acm.Run(running) })
 	}
 	group.Go(func() error {

@@ -1,9 +1,18 @@
 package awsacm
 
 import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"math/big"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/fairlead/fairlead/internal/ca"
 	"github.com/fairlead/fairlead/internal/meshtest"
 )
 
@@ -58,6 +67,66 @@ func TestParsePEM(t *testing.T) {
 			t.Errorf("%s: %d certificates, %v", x.name, len(all), err)
 		}
 	}
+}
+
+// TestRead: what does not fit together is refused, whoever says it.
+func TestRead(t *testing.T) {
+	root, rootKey := signed(t, nil, nil, "root")
+	between, betweenKey := signed(t, root, rootKey, "between")
+	leaf, leafKey := signed(t, between, betweenKey, "leaf.example.com")
+	stranger, strangerKey := signed(t, nil, nil, "stranger")
+	text := func(all ...*x509.Certificate) (joined string) {
+		for _, c := range all {
+			joined += string(ca.EncodePEM(c.Raw))
+		}
+		return joined
+	}
+	key, other := leafKey.Public(), strangerKey.Public()
+	for _, x := range []struct {
+		name               string
+		key                crypto.PublicKey
+		certificate, chain string
+		want               string
+	}{
+		{"as AWS gives it", key, text(leaf), text(between, root), ""},
+		{"another key", other, text(leaf), text(between, root), "the key that AWS gives is not the certificate's"},
+		{"no root", key, text(leaf), text(between), errNoRoot.Error()},
+		{"no chain", key, text(leaf), "", errNoRoot.Error()},
+		{"another root", key, text(leaf), text(between, stranger), "CN=stranger has not signed"},
+		{"out of order", key, text(leaf), text(root, between), "CN=root has not signed"},
+		{"the leaf in the chain", key, text(leaf), text(leaf, between, root), "has not signed"},
+		{"two leaves", key, text(leaf, leaf), text(between, root), "2 certificates for one"},
+		{"a root of its own", other, text(stranger), "", errNoRoot.Error()},
+	} {
+		s, err := (exported{certificate: x.certificate, chain: x.chain, key: x.key}).read()
+		switch {
+		case x.want != "":
+			if err == nil || !strings.Contains(err.Error(), x.want) {
+				t.Errorf("%s: %v, want %q", x.name, err, x.want)
+			}
+		case err != nil || s.Roots != text(root) || s.Chain != text(leaf, between) || len(s.Names) != 1 || s.Names[0] != "leaf.example.com":
+			t.Errorf("%s: %+v %v", x.name, s, err)
+		}
+	}
+	if _, _, err := readRoot(text(between)); err == nil {
+		t.Error("a certificate that another has signed is taken for a root")
+	}
+}
+
+// signed is a certificate that another one, or itself, has signed.
+func signed(t *testing.T, by *x509.Certificate, byKey *ecdsa.PrivateKey, name string) (*x509.Certificate, *ecdsa.PrivateKey) {
+	t.Helper()
+	key := must[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	c := &x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: !strings.Contains(name, "."), BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature}
+	if !c.IsCA {
+		c.DNSNames, c.KeyUsage = []string{name}, x509.KeyUsageDigitalSignature
+	}
+	if by == nil {
+		by, byKey = c, key
+	}
+	der := must[[]byte](t)(x509.CreateCertificate(rand.Reader, c, by, key.Public(), byKey))
+	return must[*x509.Certificate](t)(x509.ParseCertificate(der)), key
 }
 
 // FuzzEvent: whatever arrives, an event that is taken names certificates of this
