@@ -42,6 +42,7 @@ var layers = map[string]string{
 	"tools/suites":          "",
 	"internal/server":       "internal/xds internal/edge internal/store internal/awsapi internal/iam internal/ca internal/envoy internal/mesh internal/tlspolicy api",
 	"internal/pki":          "internal/ca internal/store internal/awsapi internal/iam internal/mesh internal/tlspolicy api",
+	"internal/awsacm":       "internal/ca internal/store internal/awsapi internal/iam internal/mesh internal/tlspolicy api",
 	"internal/agent":        "internal/xds internal/edge internal/store internal/awsapi internal/iam internal/envoy internal/mesh internal/tlspolicy api",
 	"internal/xds":          "internal/edge internal/store internal/awsapi internal/iam internal/envoy internal/mesh internal/tlspolicy api",
 	"internal/awsapi":       "internal/iam internal/mesh internal/tlspolicy api",
@@ -75,10 +76,10 @@ var fences = []struct {
 	{`^github\.com/envoyproxy/`, "internal/envoy internal/xds internal/agent internal/meshtest e2e bench", "Envoy's messages end where resources and streams are made"},
 	{`^k8s\.io/`, "", "no Kubernetes before the controller"},
 	{`^github\.com/spf13/cobra`, "cmd/fairlead", "only the command line is a command line"},
-	{`^github\.com/aws/aws-sdk-go-v2/service/`, "cmd/fairlead internal/demo internal/meshtest e2e bench", "SDK clients are for callers of the API"},
-	{`^(os/exec|net/http)$`, "cmd internal/demo internal/meshtest internal/agent internal/awsapi internal/server internal/pki internal/xds internal/store internal/redirect internal/ca internal/discovery e2e bench tools", "the pure packages touch nothing outside"},
+	{`^github\.com/aws/aws-sdk-go-v2/service/`, "cmd/fairlead internal/awsacm internal/demo internal/meshtest e2e bench", "SDK clients are for callers of the API, and for AWS itself"},
+	{`^(os/exec|net/http)$`, "cmd internal/demo internal/meshtest internal/agent internal/awsapi internal/server internal/pki internal/awsacm internal/xds internal/store internal/redirect internal/ca internal/discovery e2e bench tools", "the pure packages touch nothing outside"},
 	{`^encoding/json$`, "internal/awsapi/gen internal/agent internal/demo internal/meshtest internal/store internal/edge internal/xds internal/iam cmd e2e bench tools", "JSON from outside goes through awsapi's strict decoder"},
-	{`^(context|log/slog|math/rand(/v2)?|crypto/rand|os)$`, "cmd internal/demo internal/meshtest internal/agent internal/awsapi internal/server internal/pki internal/xds internal/store internal/redirect internal/ca internal/discovery internal/iam internal/mesh/meshgen api e2e bench tools", "pure code has no context, no logger, no randomness"},
+	{`^(context|log/slog|math/rand(/v2)?|crypto/rand|os)$`, "cmd internal/demo internal/meshtest internal/agent internal/awsapi internal/server internal/pki internal/awsacm internal/xds internal/store internal/redirect internal/ca internal/discovery internal/iam internal/mesh/meshgen api e2e bench tools", "pure code has no context, no logger, no randomness"},
 }
 
 // generated directories and what makes them again. OUT stands for the folder

@@ -12,6 +12,9 @@ import (
 // rootTag marks the files whose tests need root.
 const rootTag = "root"
 
+// spireTag marks those that need SPIRE: make test-spire runs them.
+const spireTag = "spire"
+
 // guide runs the commands of the user's pages, which take these programs.
 // tools/packages.sh installs them, as root.
 const guide = "e2e/guide"
@@ -25,9 +28,9 @@ func lint(ctx context.Context, r *runner) error {
 	}
 	files = slices.DeleteFunc(files, func(name string) bool { _, err := os.Stat(name); return err != nil })
 	r.check(ctx, "gofmt -l", "gofmt", append([]string{"-l"}, files...)...)
-	r.check(ctx, "go vet", "go", "vet", "-tags", rootTag, "./...")
+	r.check(ctx, "go vet", "go", "vet", "-tags", rootTag+","+spireTag, "./...")
 	r.check(ctx, "go vet, linear cache", "go", "vet", "-C", "bench/baseline/linearcache", "./...")
-	r.check(ctx, "staticcheck", "staticcheck", "-tags", rootTag, "./...")
+	r.check(ctx, "staticcheck", "staticcheck", "-tags", rootTag+","+spireTag, "./...")
 	return nil
 }
 
