@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"strings"
@@ -128,8 +129,12 @@ func (c *cache) put(b *batch, kv *mvccpb.KeyValue) {
 		var k iam.Key
 		if k, _, err = openKey(c.seal, key, kv.Value); err == nil {
 			b.keys[k.ID] = &k
-		} else {
+		} else if !errors.Is(err, errRoot) { // a key that was only sealed anew is as good as it was
 			b.keys[key[len(dirAccessKey):]] = nil
+		}
+	case key == keyKeyring:
+		if err = c.seal.adopt(context.Background(), kv.Value, kv.ModRevision); err != nil {
+			err = fmt.Errorf("the key-encryption key was rotated, and this server can no longer open nor write secrets: restart it with the new one: %w", err)
 		}
 	}
 	if err != nil {
@@ -278,8 +283,13 @@ func (c *cache) replace(kvs []*mvccpb.KeyValue, revision int64) {
 	}
 	there := map[string]bool{}
 	for _, kv := range kvs {
+		if string(kv.Key) == keyKeyring {
+			c.put(b, kv) // what is sealed can be read after that
+		}
+	}
+	for _, kv := range kvs {
 		there[string(kv.Key)] = true
-		if b.fresh || !c.has(kv) {
+		if string(kv.Key) != keyKeyring && (b.fresh || !c.has(kv)) {
 			c.put(b, kv)
 		}
 	}
