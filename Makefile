@@ -30,7 +30,7 @@ demo: build
 # Exits 3 (which make shows as "Error 3") if nothing failed but a suite did not run.
 test: build
 	@tools/packages.sh
-	@tools/install.sh envoy aws javascript staticcheck
+	@tools/install.sh envoy aws moto javascript staticcheck
 	@$(SUITES_BIN) $(SUITES)
 
 lint:
@@ -48,11 +48,11 @@ fuzz:
 SOAK ?= 20
 soak: build
 	@tools/packages.sh
-	@tools/install.sh envoy aws javascript
+	@tools/install.sh envoy aws moto javascript
 	@go build -o .tools/bin/suites ./tools/suites && FAIRLEAD_SOAK=$(SOAK) .tools/bin/suites -timeout 24h unit e2e
 
 tools:
-	@tools/install.sh envoy aws javascript staticcheck
+	@tools/install.sh envoy aws moto javascript staticcheck
 
 clean:
 	rm -rf fairlead bench/out .tools

