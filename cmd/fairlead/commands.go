@@ -3,7 +3,8 @@ package main
 import "github.com/spf13/cobra"
 
 // otherCommands are those that live in files of their own beside the server's
-// and the operators': agent.go, redirect.go, demo.go, import.go, and the verbs
+// and the operators': agent.go, redirect.go, demo.go, import.go,
+// backup.go, kek.go, and the verbs
 // that every resource has.
 func otherCommands() []*cobra.Command {
 	return []*cobra.Command{
@@ -16,5 +17,8 @@ func otherCommands() []*cobra.Command {
 		newDeleteCommand(),
 		newExportCommand(),
 		newImportCommand(),
+		newBackupCommand(),
+		newRestoreCommand(),
+		newKEKCommand(),
 	}
 }
