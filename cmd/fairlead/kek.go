@@ -45,7 +45,7 @@ func (k *kekFlags) check(endpoints []string) (err error) {
 			return usagef("--kek: %w", err)
 		}
 	case len(endpoints) > 0:
-		return usagef("--kek-file or --kek: must be given with --etcd-endpoints, and be the same for all servers of that etcd")
+		return usagef("--kek-file: must be given with --etcd-endpoints, or --kek, and be the same for all servers of that etcd")
 	}
 	return nil
 }
