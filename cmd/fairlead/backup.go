@@ -154,6 +154,7 @@ server says so; the same command begins anew.
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), `Restored %d keys as of %s (revision %d); the store's lineage is %s.
 Certificates that were issued after that are not in its ledger: they are valid until they expire, and cannot be revoked.
+Certificates that were revoked and access keys that were deleted after that are good again: revoke and delete them anew.
 Proxies hold what they have: see 'fairlead proxy list' when the server runs.
 `, done.Keys, done.Made.UTC().Format(time.RFC3339), done.Revision, done.Lineage)
 			return err
