@@ -127,7 +127,7 @@ made with the old key end.
 				return usagef("--keep-old: only with --etcd-endpoints: no server runs on an embedded store meanwhile")
 			}
 			told := newProgress(cmd.ErrOrStderr())
-			rotation.Progress = func(secrets int) { told.say("%d secrets sealed anew", secrets) }
+			rotation.Progress = func(secrets int) { told.say("secrets sealed anew: %d", secrets) }
 			done, err := store.RotateKEK(cmd.Context(), config, rotation)
 			if err != nil {
 				return explainOpen(s.endpoints, err)
