@@ -21,12 +21,13 @@ import (
 // What is done to the API, and the baseline.
 const (
 	opEtcd     = "bare etcd transaction"
+	opHTTP     = "the same over bare HTTP"
 	opCreate   = "Create"
 	opDescribe = "Describe"
 	opList     = "List of 1,000"
 )
 
-var apiOps = []string{opEtcd, opCreate, opDescribe, opList}
+var apiOps = []string{opEtcd, opHTTP, opCreate, opDescribe, opList}
 
 // apiClients are the numbers of clients.
 var apiClients = []int{1, 8, 64}
@@ -58,21 +59,25 @@ func (runs apiRuns) median(op string, clients int, figure func(apiload.Result) f
 	for _, round := range runs[apiRun{op, clients}] {
 		v = append(v, figure(round))
 	}
-	slices.Sort(v)
+	return middle(v)
+}
+
+// middle is the median.
+func middle(v []float64) float64 {
+	v = slices.Sorted(slices.Values(v))
 	return v[len(v)/2]
 }
 
 func perSecond(r apiload.Result) float64 { return r.PerSecond }
 
-// ofBare is how a Create's rate stands to that of the bare transaction just
-// before it: the median over the rounds.
-func (runs apiRuns) ofBare(clients int) float64 {
+// share is how a Create's rate stands to that of a baseline just before it: the
+// median over the rounds.
+func (runs apiRuns) share(baseline string, clients int) float64 {
 	var v []float64
-	for i, bare := range runs[apiRun{opEtcd, clients}] {
+	for i, bare := range runs[apiRun{baseline, clients}] {
 		v = append(v, runs[apiRun{opCreate, clients}][i].PerSecond/bare.PerSecond)
 	}
-	slices.Sort(v)
-	return v[len(v)/2]
+	return middle(v)
 }
 
 // api measures the API with its store on the disk, and a bare etcd beside it,
@@ -125,14 +130,20 @@ func measureAPI(ctx context.Context, f *fairlead, bare, op string, clients int, 
 		}
 	}
 	key := apiload.Key{ID: f.key.AccessKeyID, Secret: f.key.SecretAccessKey, Region: region, Service: "appmesh"}
+	server := f.url
+	if op == opHTTP {
+		server = bare
+	}
 	var opened []*apiload.Client
 	result, err := apiload.Measure(clients, length, func(i int) (apiload.Worker, error) {
-		c, err := apiload.Dial(strings.TrimPrefix(f.url, "http://"), key)
+		c, err := apiload.Dial(strings.TrimPrefix(server, "http://"), key)
 		if err != nil {
 			return nil, err
 		}
 		opened = append(opened, c)
 		switch op {
+		case opHTTP:
+			return transactor(c)
 		case opCreate:
 			return creator(c, meshes, i)
 		case opDescribe:
@@ -184,6 +195,15 @@ func creator(c *apiload.Client, meshes []string, i int) (apiload.Worker, error) 
 		_, err := c.Do(apiload.Request{Method: http.MethodPut, Path: "/v20190125/meshes/" + meshes[n%len(meshes)] + "/virtualNodes", Body: body})
 		return err
 	}, nil
+}
+
+// transactor sends what a creator does to where nobody reads it.
+func transactor(c *apiload.Client) (apiload.Worker, error) {
+	body, err := createBody("node")
+	return func() error {
+		_, err := c.Do(apiload.Request{Method: http.MethodPut, Path: "/transact", Body: body})
+		return err
+	}, err
 }
 
 func describer(c *apiload.Client, i int) apiload.Worker {
@@ -242,8 +262,9 @@ func (r *results) writeAPI(b *bytes.Buffer) {
 
 Signed requests over kept-alive connections from this machine, one replica, the embedded store on the disk with fsync.
 Create makes a virtual node, in one of %d meshes; Describe reads one of 1,000; a List reads the 1,000 in ten pages and
-counts once. The bare etcd transaction has the conditions and writes of a Create, in process, measured just before it;
-its rate is what a Create can come to at most. Medians over %d rounds of %s.
+counts once. The bare etcd transaction has the conditions and writes of a Create, in process, measured just before it.
+Over bare HTTP, the same is asked for by the same client of Go's HTTP server in the same process, without a signature, JSON or a
+rule: what two processes on two cores leave of the first, and what a Create can come to at most. Medians over %d rounds of %s.
 
 | | clients | per second | p50 ms | p99 ms |
 |---|---:|---:|---:|---:|

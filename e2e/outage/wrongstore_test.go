@@ -101,16 +101,11 @@ func (s *scene) wrongStores() []wrongStore {
 			lost: true,
 		},
 		{
-			name: "a backup that was restored: older, and another store",
-			prepare: func(t testing.TB) {
-				backup = filepath.Join(s.lane.TempDir(), "backup")
-				if _, err := s.server.Fairlead(t, "backup", "--output-file", backup); err != nil {
-					t.Fatal(err)
-				}
-			},
-			damage: func(t testing.TB) { s.server.DataDir = s.restore(t, backup) },
-			held:   map[string]string{clientResource: another, webResource: another},
-			lost:   true,
+			name:    "a backup that was restored: older, and another store",
+			prepare: func(t testing.TB) { backup = s.backupByCommand(t) },
+			damage:  func(t testing.TB) { s.server.DataDir = s.restore(t, backup) },
+			held:    map[string]string{clientResource: another, webResource: another},
+			lost:    true,
 		},
 		without,
 		withoutTraces,
@@ -123,10 +118,11 @@ func (s *scene) wrongStores() []wrongStore {
 			recover: s.apply,
 		},
 		{
-			name: "an empty one, of which the proxies' credentials are left",
+			name:    "an empty one, of which the proxies' credentials are left",
+			prepare: func(t testing.TB) { backup = s.backupByCommand(t) },
 			damage: func(t testing.TB) {
+				s.server.DataDir = s.restore(t, backup) // with a lineage of its own
 				forget(t, s.server.DataDir, true, func(string) bool { return true })
-				newLineage(t, s.server.DataDir)
 			},
 			refused: another,
 			recover: s.makeAnew,
@@ -156,6 +152,16 @@ func (s *scene) backup(t testing.TB) (dir string) {
 	s.server.Restart(t)
 	s.settled(t)
 	return dir
+}
+
+// backupByCommand backs up the server while it runs.
+func (s *scene) backupByCommand(t testing.TB) (file string) {
+	t.Helper()
+	file = filepath.Join(s.lane.TempDir(), "backup")
+	if _, err := s.server.Fairlead(t, "backup", "--output-file", file); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 // restore makes a data directory of a backup, with what is not in one.

@@ -23,6 +23,7 @@ import (
 //	/fairlead/accesskey/ID                               a sealed access key
 //	/fairlead/object/KIND/…                              what is no mesh's: authorities, certificates (see Place)
 //	/fairlead/secret/KIND/…                              the sealed secret of the object of that place
+//	/fairlead/reference/ARN/KIND/OWNER/MESH/NAME         the record names what that ARN is of; holds the record's owner
 //
 // Sessions are sealed as if they lay at /fairlead/session/ID; nothing lies there.
 const (
@@ -41,6 +42,7 @@ const (
 	dirAccessKey = keyRoot + "accesskey/"
 	dirObject    = keyRoot + "object/"
 	dirSecret    = keyRoot + "secret/"
+	dirReference = keyRoot + "reference/"
 
 	purposeObject = "object"
 )

@@ -4,6 +4,10 @@
 // process.
 //
 //	POST /run?clients=8&length=2s   answers with a Result of apiload
+//	PUT /transact                   one transaction, for clients that come over HTTP
+//
+// The second shows what HTTP alone leaves of the first: no signature, no JSON,
+// no rules, an answer of the size of a record.
 package main
 
 import (
@@ -11,6 +15,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"log"
 	"math/rand/v2"
 	"net"
@@ -65,6 +70,20 @@ func serve(dir, record, change string) error {
 			return
 		}
 		if err := json.NewEncoder(w).Encode(result); err != nil {
+			log.Print(err)
+		}
+	})
+	http.HandleFunc("PUT /transact", func(w http.ResponseWriter, r *http.Request) {
+		_, err := io.Copy(io.Discard, r.Body)
+		if err == nil {
+			err = transact(r.Context(), client, record, change)
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Length", strconv.Itoa(len(record)))
+		if _, err := io.WriteString(w, record); err != nil {
 			log.Print(err)
 		}
 	})
