@@ -56,14 +56,14 @@ func serve(ctx context.Context, c *serverConfig, log *slog.Logger, stdout io.Wri
 
 	var err error
 	p.store, err = store.Open(ctx, store.Config{
-		DataDir: c.DataDir, Endpoints: c.EtcdEndpoints, KEKFile: c.KEKFile, Account: c.AccountID,
+		DataDir: c.DataDir, Endpoints: c.EtcdEndpoints, KEK: c.key, Account: c.AccountID,
 		Log: log, UnsafeNoFsync: c.UnsafeNoFsync,
 	})
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil // told to end while starting
 		}
-		return explainOpen(c, err)
+		return explainOpen(c.EtcdEndpoints, err)
 	}
 	defer p.store.Close()
 	if owner := p.store.Account(); owner != c.AccountID {
@@ -80,16 +80,16 @@ func serve(ctx context.Context, c *serverConfig, log *slog.Logger, stdout io.Wri
 }
 
 // explainOpen adds what to do about a store that cannot be opened.
-func explainOpen(c *serverConfig, err error) error {
+func explainOpen(endpoints []string, err error) error {
 	switch {
 	case errors.Is(err, store.ErrLocked):
 		return fmt.Errorf("%w: stop it, or give this one another --data-dir", err)
 	case errors.Is(err, store.ErrWrongKEK):
-		return fmt.Errorf("%w: give the store's own with --kek-file", err)
+		return fmt.Errorf("%w: give the store's own with --kek or --kek-file", err)
 	case errors.Is(err, store.ErrNewerSchema):
 		return fmt.Errorf("%w: use that version", err)
-	case errors.Is(err, store.ErrUnavailable) && len(c.EtcdEndpoints) > 0:
-		return fmt.Errorf("%w: is etcd reachable at %v?", err, c.EtcdEndpoints)
+	case errors.Is(err, store.ErrUnavailable) && len(endpoints) > 0:
+		return fmt.Errorf("%w: is etcd reachable at %v?", err, endpoints)
 	}
 	return err
 }

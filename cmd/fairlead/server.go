@@ -24,7 +24,7 @@ type serverConfig struct {
 	XDSAddress    string
 	OpsAddress    string
 	EtcdEndpoints []string
-	KEKFile       string
+	kekFlags
 	TLSCert       string
 	TLSKey        string
 	TLSClientCA   string
@@ -85,7 +85,7 @@ variable over the file.`,
 	f.StringVar(&c.XDSAddress, "xds-address", "127.0.0.1:9481", "where proxies are configured, always over TLS")
 	f.StringVar(&c.OpsAddress, "ops-address", "127.0.0.1:9482", "where /metrics, /healthz, /readyz and /version are served, without authentication")
 	f.StringSliceVar(&c.EtcdEndpoints, "etcd-endpoints", nil, "URLs of an external etcd (default an embedded one)")
-	f.StringVar(&c.KEKFile, "kek-file", "", "file with the key-encryption key, 32 bytes in hex or base64; needed with --etcd-endpoints (default DATA-DIR/kek)")
+	c.kekFlags.add(f)
 	f.StringVar(&c.TLSCert, "tls-cert", "", "certificate chain, PEM (default one of the server's own, by DATA-DIR/server-ca.pem)")
 	f.StringVar(&c.TLSKey, "tls-key", "", "private key of --tls-cert, PEM")
 	f.StringVar(&c.TLSClientCA, "tls-client-ca", "", "authorities, PEM, of the certificates that clients of the xDS address must present besides their signature")
@@ -138,10 +138,11 @@ func (c *serverConfig) check() error {
 		return usagef("--pki-url: %q is not http://HOST or http://HOST:PORT, with a path or without, with no slash at its end", c.PKIURL)
 	case c.ACM != acmEmbedded && c.ACM != acmAWS:
 		return usagef("--acm: %q is not %s or %s", c.ACM, acmEmbedded, acmAWS)
-	case len(c.EtcdEndpoints) > 0 && c.KEKFile == "":
-		return usagef("--kek-file: must be given with --etcd-endpoints, and be the same for all servers of that etcd")
 	case len(c.EtcdEndpoints) > 0 && c.UnsafeNoFsync:
 		return usagef("--unsafe-no-fsync: only the embedded store can do without")
+	}
+	if err := c.kekFlags.check(c.EtcdEndpoints); err != nil {
+		return err
 	}
 	var err error
 	if c.quotas, err = server.ParseQuotas(c.Quotas); err != nil {

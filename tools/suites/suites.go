@@ -35,7 +35,20 @@ func lint(ctx context.Context, r *runner) error {
 }
 
 func unit(ctx context.Context, r *runner) error {
-	return r.goTestSplit(ctx, func(pkg string) bool { return !isE2E(pkg) })
+	if err := r.goTestSplit(ctx, func(pkg string) bool { return !isE2E(pkg) }); err != nil {
+		return err
+	}
+	return r.pkcs11(ctx)
+}
+
+// pkcs11 tests what only a build with cgo has, on a token of SoftHSM.
+func (r *runner) pkcs11(ctx context.Context) error {
+	if _, err := exec.LookPath("softhsm2-util"); err != nil || !r.race {
+		r.notRun = append(r.notRun, "keys on a PKCS #11 token: needs gcc and softhsm2-util")
+		return nil
+	}
+	// With -race, goTest uses cgo.
+	return r.goTest(ctx, "-race", "-tags", "pkcs11", "-run", "PKCS11", "./internal/kek")
 }
 
 func e2e(ctx context.Context, r *runner) error {
