@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
@@ -49,26 +48,38 @@ func keyPlace(spki []byte) store.Place {
 	return store.Place{"authority-key", hex.EncodeToString(sum[:])}
 }
 
-// csrKeyPlace is keyPlace of an authority that has a CSR.
-func (a *authority) csrKeyPlace() (store.Place, error) {
-	csr, err := ca.ParseCSR(a.CSR)
+// csrKeyPlace is keyPlace of the key of an authority's CSR.
+func csrKeyPlace(text []byte, id string) (store.Place, error) {
+	csr, err := ca.ParseCSR(text)
 	if err != nil {
-		return nil, fmt.Errorf("read the CSR of authority %s: %w", a.ID, err)
+		return nil, fmt.Errorf("read the CSR of authority %s: %w", id, err)
 	}
 	spki, err := x509.MarshalPKIXPublicKey(csr.PublicKey())
 	if err != nil {
-		return nil, fmt.Errorf("read the public key of authority %s: %w", a.ID, err)
+		return nil, fmt.Errorf("read the public key of authority %s: %w", id, err)
 	}
 	return keyPlace(spki), nil
 }
 
-// claim notes which authority a new key is of.
-func (p *PrivateCA) claim(tx *store.Tx, a *authority) error {
-	at, err := a.csrKeyPlace()
+// claim notes which authority the key of a new CSR is of.
+func (p *PrivateCA) claim(tx *store.Tx, a *authority, csr []byte) error {
+	at, err := csrKeyPlace(csr, a.ID)
 	if err != nil {
 		return err
 	}
 	return store.MakeObject(tx, at, &keyOwner{p.arn(a.Account, a.ID)})
+}
+
+// disclaim takes back what claim has noted.
+func disclaim(tx *store.Tx, csr []byte, id string) error {
+	at, err := csrKeyPlace(csr, id)
+	if err != nil {
+		return err
+	}
+	if _, err := store.GetObject[keyOwner](tx, at); err != nil {
+		return ignoreNotFound(err)
+	}
+	return tx.DeleteObject(at)
 }
 
 // authorityOf is the ARN of the authority whose key a certificate certifies;
@@ -98,24 +109,20 @@ func (p *PrivateCA) serve(tx *store.Tx, a *authority) error {
 		Status: string(a.Status), NotAfter: a.NotAfter, Parents: a.Parents, Readers: readersOf(a.Policy),
 	}
 	if served.Root && a.Certificate != nil {
-		served.Roots = string(ca.EncodePEM(a.Certificate))
+		served.Roots = a.roots()
 	}
 	return store.PutAuthority(tx, served)
 }
 
 // forget leaves of an authority that it was there.
 func (p *PrivateCA) forget(tx *store.Tx, a *authority) error {
-	if a.CSR != nil {
-		at, err := a.csrKeyPlace()
-		if err != nil {
+	for _, g := range a.Others {
+		if err := dropGeneration(tx, a, g.Number); err != nil {
 			return err
 		}
-		if _, err := store.GetObject[keyOwner](tx, at); err == nil {
-			err = tx.DeleteObject(at)
-			if err != nil {
-				return err
-			}
-		} else if !isNotFound(err) {
+	}
+	if a.CSR != nil {
+		if err := disclaim(tx, a.CSR, a.ID); err != nil {
 			return err
 		}
 	}
@@ -190,14 +197,14 @@ func (p *PrivateCA) list(tx *store.Tx, a *authority, by *ca.Authority, change li
 		l.Missing = fmt.Sprintf("more than %d certificates are revoked", maxListed)
 		return store.PutRevocationList(tx, arn, l)
 	}
-	der, err := by.SignCRL(ca.CRL{Revoked: entries, ThisUpdate: now.Add(-listBackdate), NextUpdate: l.NextUpdate})
+	text, err := crlsOf(tx, a, by, ca.CRL{Revoked: entries, ThisUpdate: now.Add(-listBackdate), NextUpdate: l.NextUpdate})
 	switch {
 	case ca.KindOf(err) != "":
 		l.Missing = err.Error()
 	case err != nil:
 		return err
 	default:
-		l.CRL = string(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der}))
+		l.CRL = text
 	}
 	return store.PutRevocationList(tx, arn, l)
 }

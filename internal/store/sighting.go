@@ -287,3 +287,6 @@ func (s *Store) leadOnce(ctx context.Context, what string, do func(ctx context.C
 	}
 	return nil
 }
+
+// Awaited is Store.Awaited.
+func (n *Sightings) Awaited() int64 { return n.store.Awaited() }
