@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -40,6 +41,7 @@ type controlPlane struct {
 	xds      *xds.Server
 	pca      *pki.PrivateCA
 	acm      *pki.ACM
+	rotator  *pki.Rotator
 	ops      *operations
 	listener struct{ api, xds, ops net.Listener }
 }
@@ -134,7 +136,7 @@ func (p *controlPlane) routes() error {
 		return fmt.Errorf("register metrics: %w", err)
 	}
 	p.xds, err = xds.NewServer(xds.Config{
-		Source: p.store,
+		Source: p.store, Evidence: p.store.NewSightings(), Name: p.serverName(),
 		Authenticate: func(ctx context.Context, method string) (iam.Principal, error) {
 			return awsapi.VerifyStream(ctx, wire, method)
 		},
@@ -161,8 +163,23 @@ func (p *controlPlane) routes() error {
 		Store: p.store, Authorities: p.pca, Region: p.config.Region, Account: p.config.AccountID, Metrics: attempts, Now: time.Now, Log: p.log,
 	})
 	awsapi.MountTargets(mux, acm.SigningName, acm.TargetPrefix, acm.Service(p.acm), acm.Operations)
+	rotations, err := pki.NewRotationMetrics(p.metrics)
+	if err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
+	p.rotator = &pki.Rotator{PCA: p.pca, ACM: p.acm, Graph: graphs.Graph, Metrics: rotations, Log: p.log}
+	p.rotator.MountOperator(mux)
 	p.api = server.WithWarnings(mux)
 	return nil
+}
+
+// serverName is what operators know this server by among those of a store.
+func (p *controlPlane) serverName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		return p.listener.xds.Addr().String()
+	}
+	return host + "/" + p.listener.xds.Addr().String()
 }
 
 // pkiURL is where certificates say that CRLs and OCSP answers are.
@@ -193,6 +210,7 @@ func (p *controlPlane) run(ctx context.Context, stdout io.Writer) error {
 	group.Go(func() error { return p.xds.Serve(running, p.listener.xds) })
 	group.Go(func() error { return p.pca.Run(running) })
 	group.Go(func() error { return p.acm.Run(running) })
+	group.Go(func() error { return p.rotator.Run(running) })
 	group.Go(func() error {
 		<-running.Done()
 		p.ops.end()

@@ -50,6 +50,10 @@ type authority struct {
 	// further ones of a root.
 	Generation int          `json:"generation,omitzero"`
 	Others     []generation `json:"others,omitzero"`
+
+	// staged are the keys, PKCS #8, that a transaction moves: it would not read them
+	// where they are to be.
+	staged map[int][]byte
 }
 
 // statusAt is the status as it is reported: an authority whose certificate has

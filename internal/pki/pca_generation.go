@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"crypto"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -129,6 +130,7 @@ func (p *PrivateCA) addGeneration(tx *store.Tx, a *authority, g generation, secr
 	if err := tx.PutSecret(at, secret); err != nil {
 		return err
 	}
+	a.staged = map[int][]byte{g.Number: secret}
 	return p.claim(tx, a, g.CSR)
 }
 
@@ -162,6 +164,7 @@ func (a *authority) issueWith(tx *store.Tx, number int) error {
 	); err != nil {
 		return err
 	}
+	a.staged = map[int][]byte{a.Generation: before, number: next}
 	issues := *g
 	*g = a.issuing()
 	a.Generation, a.CSR, a.Certificate, a.Serial = issues.Number, issues.CSR, issues.Certificate, issues.Serial
@@ -187,10 +190,25 @@ func dropGeneration(tx *store.Tx, a *authority, number int) error {
 	return nil
 }
 
+// key opens the key of a generation.
+func (a *authority) key(tx *store.Tx, number int) (crypto.Signer, error) {
+	if secret := a.staged[number]; secret != nil {
+		key, err := ca.ParsePrivateKey(secret)
+		if err != nil {
+			return nil, fmt.Errorf("open key %d of authority %s: %w", number, a.ID, err)
+		}
+		return key.Signer(), nil
+	}
+	if number == a.Generation {
+		return openKey(tx, placeOf(a.Account, a.ID))
+	}
+	return openKey(tx, a.place(number))
+}
+
 // retiredAuthority is a generation that does not issue, ready to sign CRLs and OCSP
 // answers.
 func retiredAuthority(tx *store.Tx, a *authority, g generation) (*ca.Authority, error) {
-	key, err := openKey(tx, a.place(g.Number))
+	key, err := a.key(tx, g.Number)
 	if err != nil {
 		return nil, err
 	}

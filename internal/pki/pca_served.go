@@ -116,6 +116,14 @@ func (p *PrivateCA) serve(tx *store.Tx, a *authority) error {
 
 // forget leaves of an authority that it was there.
 func (p *PrivateCA) forget(tx *store.Tx, a *authority) error {
+	if _, err := store.GetObject[rotation](tx, rotationPlace(placeOf(a.Account, a.ID))); err == nil {
+		tx.StopAwaiting(p.arn(a.Account, a.ID))
+		if err := tx.DeleteObject(rotationPlace(placeOf(a.Account, a.ID))); err != nil {
+			return err
+		}
+	} else if !isNotFound(err) {
+		return err
+	}
 	for _, g := range a.Others {
 		if err := dropGeneration(tx, a, g.Number); err != nil {
 			return err
