@@ -122,7 +122,7 @@ func (r *Rotator) waitsIssued(ctx context.Context, l *look, w *Waits) error {
 			if e.Root || e.Service == acmPrincipal || !e.RevokedAt.IsZero() || r.PCA.Now().After(e.NotAfter) {
 				return nil
 			}
-			if s.arn == l.arn && e.Generation != l.rotation.Other || s.arn != l.arn && !e.IssuedAt.Before(s.Certified) {
+			if s.arn == l.arn && e.Generation != l.rotation.Other || s.arn != l.arn && e.IssuedAt.After(s.Certified) {
 				return nil
 			}
 			if ours, err := r.ours(ctx, e); err != nil || ours {
