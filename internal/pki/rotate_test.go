@@ -1,10 +1,15 @@
 package pki
 
 import (
+	"context"
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -21,17 +26,22 @@ import (
 // proxy that presents both and trusts the root.
 type rotateRig struct {
 	*acmRig
-	rotator             *Rotator
-	root, sub           string
-	byRoot, bySub       string // certificates of ACM
-	oldRoot             *x509.Certificate
-	sightings           *store.Sightings
-	proxy               mesh.Sighting
-	foreign, foreignSub string // issued to others
+	rotator       *Rotator
+	root, sub     string
+	byRoot, bySub string // certificates of ACM
+	oldRoot       *x509.Certificate
+	sightings     *store.Sightings
+	proxy         mesh.Sighting
 }
 
 func newRotateRig(t *testing.T) *rotateRig {
-	r := &rotateRig{acmRig: newACMRig(t)}
+	t.Helper()
+	return newRotateRigOn(t, newACMRig(t))
+}
+
+func newRotateRigOn(t *testing.T, rig *acmRig) *rotateRig {
+	t.Helper()
+	r := &rotateRig{acmRig: rig}
 	c := r.ca
 	r.root = c.root(3650, func(in *acmpca.CreateCertificateAuthorityRequest) {
 		in.RevocationConfiguration = &acmpca.RevocationConfiguration{
@@ -435,4 +445,121 @@ func TestRotateRefuses(t *testing.T) {
 	if s := r.at(StepTrust); !strings.Contains(s.Reason, "DISABLED") {
 		t.Errorf("of a disabled root: %+v", s.Waits)
 	}
+}
+
+// TestRotateTakenByOpenSSL: with both roots and the CRLs of both, in whatever order,
+// openssl and Go take what each has issued, and openssl refuses what its issuer has
+// revoked.
+func TestRotateTakenByOpenSSL(t *testing.T) {
+	r := newRotateRig(t)
+	c := r.ca
+	old, _ := c.certificate(r.root, c.issue(r.root, leafCSR(t, "old.example.com"), "", 30))
+	oldChain := r.view().Certificates[r.bySub].Chain
+	r.start()
+	r.until(StepServe)
+	next, _ := c.certificate(r.root, c.issue(r.root, leafCSR(t, "next.example.com"), "", 30))
+	dir := t.TempDir()
+	write := func(name, text string) {
+		t.Helper()
+		c.must(os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	verify := func(leaf string) error {
+		write("leaf.pem", leaf+"\n")
+		command := exec.Command("openssl", "verify", "-crl_check_all", "-CAfile", "roots.pem", "-CRLfile", "crls.pem", "-untrusted", "leaf.pem", "leaf.pem")
+		command.Dir = dir
+		out, err := command.CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("openssl verify: %w: %s", err, out)
+		}
+		return nil
+	}
+	reversed := func(text string) (back string) {
+		for rest := []byte(text); ; {
+			var block *pem.Block
+			if block, rest = pem.Decode(rest); block == nil {
+				return back
+			}
+			back = string(pem.EncodeToMemory(block)) + back
+		}
+	}
+	for _, revoked := range []bool{false, true} {
+		if revoked {
+			for _, leaf := range []string{old, next} {
+				c.must(c.revoke(r.root, paddedSerial(parsePEM(t, leaf).SerialNumber), "SUPERSEDED"))
+			}
+		}
+		trust := r.view().Authorities[r.root]
+		for _, order := range []func(string) string{func(s string) string { return s }, reversed} {
+			write("roots.pem", order(trust.Roots))
+			write("crls.pem", order(trust.CRLs))
+			for name, leaf := range map[string]string{"old": old, "next": next} {
+				if err := verify(leaf); revoked != (err != nil) {
+					t.Errorf("%s, revoked %t: %v", name, revoked, err)
+				}
+			}
+			for name, chain := range map[string]string{"by the subordinate, before": oldChain, "by the subordinate, now": r.view().Certificates[r.bySub].Chain} {
+				if err := verify(chain); err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+			}
+		}
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM([]byte(trust.Roots))
+		for _, leaf := range []string{old, next} {
+			if _, err := parsePEM(t, leaf).Verify(x509.VerifyOptions{Roots: roots, CurrentTime: r.clock.Now()}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// TestRotateGoesOnElsewhere: when the server ends that carries a rotation on, another
+// one of the same store does.
+func TestRotateGoesOnElsewhere(t *testing.T) {
+	servers, _ := newReplicas(t, 2)
+	r := newRotateRigOn(t, newACMRigOn(t, servers[0]))
+	run := func(rotator *Rotator) context.CancelFunc {
+		ctx, end := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if err := rotator.Run(ctx); err != nil {
+				t.Error(err)
+			}
+		}()
+		return func() { end(); <-done }
+	}
+	reaches := func(step Step) {
+		t.Helper()
+		at, err := r.ca.parseARN(r.ctx, "", r.root)
+		r.ca.must(err)
+		late := time.After(time.Minute)
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			s, err := r.rotator.statusOf(r.ctx, at)
+			r.ca.must(err)
+			if s.Step == step {
+				return
+			}
+			r.issued()
+			select {
+			case <-late:
+				t.Fatalf("it is at %s and waits for %+v, want %s", s.Step, s.Waits, step)
+			case <-tick.C:
+			}
+		}
+	}
+	r.start()
+	end := run(r.rotator)
+	r.acks()
+	reaches(StepServe)
+	end()
+	elsewhere := &Rotator{PCA: servers[1].PrivateCA, ACM: r.newACM(servers[1].PrivateCA), Graph: mesh.Build, Log: servers[1].Log}
+	end = run(elsewhere)
+	defer end()
+	r.acks()
+	reaches(StepWithdraw)
+	r.acks()
+	reaches(StepDone)
 }

@@ -150,7 +150,7 @@ func (w *witness) see(p *proxy, known mesh.Sighting, awaited int64) mesh.Sightin
 			Server: w.server, Node: p.info.Node, Address: p.info.Address, Since: p.info.Since.UTC()}
 	}
 	st := p.stream.Status()
-	if awaited > s.Revision && st.Settled && st.Held == "" && st.Revision >= awaited {
+	if awaited > s.Revision && st.Settled && st.Held == "" && st.Revision >= awaited && p.stream.AsksForSecrets() {
 		s.Revision = st.Revision
 	}
 	p.mu.Lock()
