@@ -48,35 +48,24 @@ manage holds under it: --force goes on.`,
 			if err != nil {
 				return err
 			}
+			if status {
+				return o.showRotation(cmd.Context(), args[0])
+			}
 			path := "/fairlead/v1/rotations"
-			for _, verb := range []struct {
-				name string
-				set  bool
-			}{{"pause", pause}, {"resume", resume}, {"undo", undo}, {"force", force}} {
-				if verb.set {
-					path += "/" + verb.name
+			for verb, set := range map[string]bool{"pause": pause, "resume": resume, "undo": undo, "force": force} {
+				if set {
+					path += "/" + verb
 				}
 			}
-			if !status {
-				var now pki.RotationStatus
-				raw, err := o.call(cmd.Context(), http.MethodPost, path, pki.RotationInput{AuthorityArn: args[0]}, &now)
-				if err != nil {
-					return err
-				}
-				if detach || pause || o.output == "json" {
-					return o.print(raw, func(w io.Writer) { showRotation(w, &now) })
-				}
-				return follow(cmd.Context(), o, args[0])
-			}
-			now, err := o.rotation(cmd.Context(), args[0])
+			var now pki.RotationStatus
+			raw, err := o.call(cmd.Context(), http.MethodPost, path, pki.RotationInput{AuthorityArn: args[0]}, &now)
 			if err != nil {
 				return err
 			}
-			raw, err := json.Marshal(now)
-			if err != nil {
-				return fmt.Errorf("print the answer: %w", err)
+			if detach || pause || o.output == "json" {
+				return o.print(raw, func(w io.Writer) { fmt.Fprint(w, rotationText(&now)) })
 			}
-			return o.print(raw, func(w io.Writer) { showRotation(w, now) })
+			return follow(cmd.Context(), o, args[0])
 		},
 	}
 	f := cmd.Flags()
@@ -89,6 +78,19 @@ manage holds under it: --force goes on.`,
 	cmd.MarkFlagsMutuallyExclusive("status", "pause", "resume", "undo", "force")
 	cmd.MarkFlagsMutuallyExclusive("detach", "status")
 	return cmd
+}
+
+// showRotation shows how the rotation of an authority stands.
+func (o *operator) showRotation(ctx context.Context, arn string) error {
+	now, err := o.rotation(ctx, arn)
+	if err != nil {
+		return err
+	}
+	raw, err := json.Marshal(now)
+	if err != nil {
+		return fmt.Errorf("print the answer: %w", err)
+	}
+	return o.print(raw, func(w io.Writer) { fmt.Fprint(w, rotationText(now)) })
 }
 
 // rotation is that of an authority.
@@ -138,8 +140,6 @@ func follow(ctx context.Context, o *operator, arn string) error {
 		}
 	}
 }
-
-func showRotation(w io.Writer, s *pki.RotationStatus) { fmt.Fprint(w, rotationText(s)) }
 
 // rotationText is how a rotation stands: one line, and one for each thing that it waits
 // for.

@@ -97,23 +97,21 @@ type RotationStatus struct {
 // MountOperator routes what operators do with rotations.
 func (r *Rotator) MountOperator(mux *awsapi.Mux) {
 	mux.HandleOperator(http.MethodGet, "/fairlead/v1/rotations", "ListRotations", r.list)
-	for _, o := range []struct {
-		path, action string
-		do           func(ctx context.Context, arn string) (*RotationStatus, error)
-	}{
-		{"", "StartRotation", r.start},
-		{"/pause", "PauseRotation", r.pause},
-		{"/resume", "ResumeRotation", r.resume},
-		{"/undo", "UndoRotation", r.undo},
-		{"/force", "ForceRotation", r.force},
-	} {
-		mux.HandleOperator(http.MethodPost, "/fairlead/v1/rotations"+o.path, o.action, func(ctx context.Context, q *awsapi.Request) (any, error) {
-			var in RotationInput
-			if err := q.Decode(&in); err != nil {
-				return nil, err
-			}
-			return o.do(ctx, in.AuthorityArn)
-		})
+	mux.HandleOperator(http.MethodPost, "/fairlead/v1/rotations", "StartRotation", named(r.start))
+	mux.HandleOperator(http.MethodPost, "/fairlead/v1/rotations/pause", "PauseRotation", named(r.pause))
+	mux.HandleOperator(http.MethodPost, "/fairlead/v1/rotations/resume", "ResumeRotation", named(r.resume))
+	mux.HandleOperator(http.MethodPost, "/fairlead/v1/rotations/undo", "UndoRotation", named(r.undo))
+	mux.HandleOperator(http.MethodPost, "/fairlead/v1/rotations/force", "ForceRotation", named(r.force))
+}
+
+// named reads which authority something is to be done with.
+func named(do func(ctx context.Context, arn string) (*RotationStatus, error)) func(context.Context, *awsapi.Request) (any, error) {
+	return func(ctx context.Context, q *awsapi.Request) (any, error) {
+		var in RotationInput
+		if err := q.Decode(&in); err != nil {
+			return nil, err
+		}
+		return do(ctx, in.AuthorityArn)
 	}
 }
 
