@@ -3,8 +3,10 @@ package rotate
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -128,4 +130,51 @@ func TestRemovalBites(t *testing.T) {
 		}
 	}
 	s.reaches(t, "done")
+}
+
+// TestStraggler: a proxy that acknowledges nothing is named, and nothing goes on without
+// it; nor after the server was killed, when it is not connected at all. What is undone
+// for its sake was never issued.
+func TestStraggler(t *testing.T) {
+	s := newScene(t)
+	s.proxies(t, s.leaf)
+	s.client.Stop()
+	thaw := sync.OnceFunc(s.client.Continue)
+	t.Cleanup(thaw)
+	named := func() {
+		t.Helper()
+		meshtest.Eventually(t, within, func(context.Context) error {
+			st := s.reaches(t, "trust")
+			if len(st.Proxies) != 1 || st.Proxies[0].Proxy != "mesh/m/virtualNode/client" || st.Proxies[0].Server == "" {
+				return fmt.Errorf("it waits for %+v", st.Proxies)
+			}
+			return nil
+		})
+	}
+	_, err := s.rotate(t, "--detach")
+	check(t, err)
+	named()
+	text, err := s.server.Fairlead(t, "ca", "rotate", s.root, "--status")
+	check(t, err)
+	if !strings.Contains(string(text), "waits for proxy mesh/m/virtualNode/client at ") {
+		t.Errorf("it is shown as\n%s", text)
+	}
+	if _, err := s.rotate(t, "--detach"); err == nil || !strings.Contains(err.Error(), "is being rotated already, at the step trust") {
+		t.Errorf("begun twice: %v", err)
+	}
+	s.server.Kill()
+	s.server.Restart(t)
+	named()
+	_, err = s.rotate(t, "--undo", "--detach")
+	check(t, err)
+	thaw()
+	if st := s.reaches(t, "done"); !st.Undone {
+		t.Errorf("at its end it is %+v", st)
+	}
+	_, err = s.rotate(t, "--detach")
+	check(t, err)
+	s.reaches(t, "done")
+	for _, stream := range s.streams() {
+		check(t, stream.send(http.DefaultClient))
+	}
 }

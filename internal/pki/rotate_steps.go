@@ -117,7 +117,7 @@ func (r *Rotator) advance(ctx context.Context, at store.Place) (Waits, error) {
 	if err != nil {
 		return waits, err
 	}
-	if why := waits.text(); why != "" && l.rotation.Forced != l.rotation.Step {
+	if why := waits.text(); guardEvidence && why != "" && l.rotation.Forced != l.rotation.Step {
 		r.say(ctx, l, why)
 		return waits, nil
 	}
