@@ -167,7 +167,7 @@ func rotationText(s *pki.RotationStatus) string {
 		}
 	}
 	if s.More {
-		b.WriteString("  waits for further certificates that were issued to others\n")
+		b.WriteString("  and for more of these\n")
 	}
 	return b.String()
 }

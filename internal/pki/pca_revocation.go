@@ -112,7 +112,7 @@ func parseCRLName(name string) (id string, generation int, ok bool) {
 	if numbered {
 		generation, _ = strconv.Atoi(number)
 	}
-	return id, generation, crlName(id, generation) == name
+	return id, generation, generation >= 0 && crlName(id, generation) == name
 }
 
 // ocspURL is where the authority's certificates say that their status is known;

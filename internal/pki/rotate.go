@@ -317,6 +317,7 @@ func (r *Rotator) statusOf(ctx context.Context, at store.Place) (*RotationStatus
 		if status.Waits, err = r.waits(ctx, look); err != nil {
 			return nil, failure(err)
 		}
+		status.shorten(maxShown)
 	}
 	return status, nil
 }

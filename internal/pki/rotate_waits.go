@@ -23,9 +23,19 @@ type Waits struct {
 	// Certificates of ACM that chain to the old root.
 	Certificates []Unready `json:"certificates,omitzero"`
 	// Issued are certificates that ACM does not manage and that hold under the old
-	// root, at most as many as are named; More says that there are further ones.
+	// root.
 	Issued []Unready `json:"issued,omitzero"`
-	More   bool      `json:"more,omitzero"`
+	// More: there are further ones than those that are named.
+	More bool `json:"more,omitzero"`
+}
+
+// shorten names at most so many of each.
+func (w *Waits) shorten(most int) {
+	w.More = w.More || max(len(w.Proxies), len(w.Authorities), len(w.Certificates), len(w.Issued)) > most
+	w.Proxies = w.Proxies[:min(most, len(w.Proxies))]
+	w.Authorities = w.Authorities[:min(most, len(w.Authorities))]
+	w.Certificates = w.Certificates[:min(most, len(w.Certificates))]
+	w.Issued = w.Issued[:min(most, len(w.Issued))]
 }
 
 // Unready is something under the old root, and why it stands there.
@@ -34,8 +44,12 @@ type Unready struct {
 	Why string `json:"why"`
 }
 
-// maxIssued bounds the certificates that are named.
-const maxIssued = 50
+// Bounds on what is named: of what was issued to others, for which ledgers are read, and
+// of everything to whoever asks.
+const (
+	maxIssued = 50
+	maxShown  = 100
+)
 
 // text is all of it in a sentence; empty: nothing is waited for.
 func (w *Waits) text() string {

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -164,4 +165,36 @@ func TestLead(t *testing.T) {
 	next("second")
 	endSecond()
 	next("second no more")
+}
+
+// BenchmarkSightings is what 10,000 proxies cost that all come, or acknowledge, at the
+// same time, and one look at them.
+func BenchmarkSightings(b *testing.B) {
+	s := open(b, Config{})
+	n := s.NewSightings()
+	b.Cleanup(n.Close)
+	var news []mesh.Sighting
+	for i := range 10_000 {
+		news = append(news, mesh.Sighting{Mesh: demo, Endpoint: nodeID(fmt.Sprint(i % 100)), Instance: fmt.Sprint(i), Server: "host/127.0.0.1:9481", Node: "mesh/demo/virtualNode/n", Address: "10.0.0.1:12345", Since: time.Now()})
+	}
+	b.Run("note", func(b *testing.B) {
+		for b.Loop() {
+			if err := n.Note(b.Context(), news); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("look", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := s.Read(b.Context(), func(tx *Tx) error {
+				all, err := tx.Sightings(demo)
+				if err == nil && len(all) != len(news) {
+					err = fmt.Errorf("%d sightings", len(all))
+				}
+				return err
+			}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
