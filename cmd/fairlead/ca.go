@@ -21,7 +21,7 @@ func newCACommand() *cobra.Command {
 		RunE:  showHelp,
 	}
 	flags.add(cmd)
-	cmd.AddCommand(newCAListCommand(flags), newCAAdoptCommand(flags), newCAUnrevokeCommand(flags))
+	cmd.AddCommand(newCAListCommand(flags), newCAAdoptCommand(flags), newCAUnrevokeCommand(flags), newCARotateCommand(flags))
 	return cmd
 }
 

@@ -28,7 +28,7 @@ const (
 
 // certificates puts ACM and Private CA behind the API's address, or has what specs
 // name fetched from AWS.
-func (p *controlPlane) certificates(ctx context.Context, mux *awsapi.Mux, service *server.Service) error {
+func (p *controlPlane) certificates(ctx context.Context, mux *awsapi.Mux, service *server.Service, graphs *server.Graphs) error {
 	p.pca = pki.NewPrivateCA(pki.Config{Store: p.store, Region: p.config.Region, URL: p.pkiURL(), Folder: p.config.DataDir, Now: time.Now, Log: p.log})
 	if p.config.ACM == acmAWS {
 		return p.mirrorAWS(ctx, mux, service)
@@ -44,6 +44,12 @@ func (p *controlPlane) certificates(ctx context.Context, mux *awsapi.Mux, servic
 	})
 	awsapi.MountTargets(mux, acm.SigningName, acm.TargetPrefix, acm.Service(p.acm), acm.Operations)
 	p.acm.MountOperator(mux)
+	rotations, err := pki.NewRotationMetrics(p.metrics)
+	if err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
+	p.rotator = &pki.Rotator{PCA: p.pca, ACM: p.acm, Graph: graphs.Graph, Metrics: rotations, Log: p.log}
+	p.rotator.MountOperator(mux)
 	return nil
 }
 

@@ -409,6 +409,9 @@ func TestMetricsReference(t *testing.T) {
 	if _, err := awsacm.NewMetrics(registry); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := pki.NewRotationMetrics(registry); err != nil {
+		t.Fatal(err)
+	}
 	measured(http.NotFoundHandler(), registry)
 	described := make(chan *prometheus.Desc, 100)
 	registry.Describe(described)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -40,6 +41,7 @@ type controlPlane struct {
 	pca      *pki.PrivateCA
 	acm      *pki.ACM
 	mirror   *awsacm.Mirror // nil: certificates and authorities are embedded
+	rotator  *pki.Rotator   // nil, as mirror is not
 	ops      *operations
 	listener struct{ api, xds, ops net.Listener }
 }
@@ -134,7 +136,7 @@ func (p *controlPlane) routes(ctx context.Context) error {
 		return fmt.Errorf("register metrics: %w", err)
 	}
 	p.xds, err = xds.NewServer(xds.Config{
-		Source: p.store,
+		Source: p.store, Evidence: p.store.NewSightings(), Name: p.serverName(),
 		Authenticate: func(ctx context.Context, method string) (iam.Principal, error) {
 			return awsapi.VerifyStream(ctx, wire, method)
 		},
@@ -150,11 +152,20 @@ func (p *controlPlane) routes(ctx context.Context) error {
 	operator := &server.Operator{Store: p.store, Account: p.config.AccountID, Graphs: graphs, Proxies: p.xds, Now: time.Now, Log: p.log}
 	operator.Mount(mux)
 	(&server.STS{Store: p.store, Now: time.Now}).Mount(mux)
-	if err := p.certificates(ctx, mux, service); err != nil {
+	if err := p.certificates(ctx, mux, service, &graphs); err != nil {
 		return err
 	}
 	p.api = server.WithWarnings(mux)
 	return nil
+}
+
+// serverName is what operators know this server by among those of a store.
+func (p *controlPlane) serverName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		return p.listener.xds.Addr().String()
+	}
+	return host + "/" + p.listener.xds.Addr().String()
 }
 
 // pkiURL is where certificates say that CRLs and OCSP answers are.
@@ -188,6 +199,7 @@ func (p *controlPlane) run(ctx context.Context, stdout io.Writer) error {
 		group.Go(func() error { return p.mirror.Run(running) })
 	} else {
 		group.Go(func() error { return p.acm.Run(running) })
+		group.Go(func() error { return p.rotator.Run(running) })
 	}
 	group.Go(func() error {
 		<-running.Done()

@@ -196,9 +196,14 @@ func (m *mirror) prune() {
 }
 
 // versions are what we tell the server that we hold of a type. Of what Envoy
-// has rejected we hold what stands in its place.
+// has rejected we hold what stands in its place. Secrets that Envoy may not have yet
+// we ask for again: what the server knows of those decides when an old root may go, and
+// must be Envoy's answer.
 func (m *mirror) versions(kind envoy.Type) map[string]string {
 	held := map[string]string{}
+	if kind == envoy.Secret && m.settled != m.published {
+		return held
+	}
 	for name, r := range m.received[kind] {
 		rejected, ok := m.rejected[r.resource.Ref]
 		switch {

@@ -218,6 +218,34 @@ func TestRejectionsTravel(t *testing.T) {
 	f.answered("cluster 3")
 }
 
+// TestSecretsThatEnvoyMayLack: the server is told of secrets only what Envoy holds, since
+// that decides when an old root may go.
+func TestSecretsThatEnvoyMayLack(t *testing.T) {
+	f := newFeeder(t)
+	f.send(envoy.Cluster, nil)
+	f.send(envoy.Listener, []*envoy.Resource{listener(t, "l", "127.0.0.1", 1, "r", &tlsv3.SdsSecretConfig{Name: "s", SdsConfig: overADS})})
+	f.send(envoy.Route, []*envoy.Resource{table(t, "r", "hello")})
+	packed := pack(t, &tlsv3.Secret{Name: "s"})
+	encoded, err := proto.Marshal(packed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := func(want string) {
+		t.Helper()
+		if got := f.versions(envoy.Secret)["s"]; got != want {
+			t.Errorf("the server is told that %q is held, want %q", got, want)
+		}
+	}
+	for _, version := range []string{"1", "2"} {
+		f.send(envoy.Secret, []*envoy.Resource{{Ref: envoy.Ref{Type: envoy.Secret, Name: "s"}, Version: version, Any: encoded}})
+		f.publish()
+		f.connected() // again, before Envoy has answered
+		told("")
+		f.settle()
+		told(version)
+	}
+}
+
 func TestObjection(t *testing.T) {
 	for _, test := range []struct {
 		about         string

@@ -10,6 +10,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/google/uuid"
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -24,6 +25,8 @@ import (
 type relay struct {
 	config Config
 	node   *corev3.Node
+	// instance is what servers know this proxy by, as long as the agent lives.
+	instance string
 	// envoyVersion is shown to the server's operators.
 	envoyVersion string
 	log          *slog.Logger
@@ -89,7 +92,7 @@ type relayState struct {
 }
 
 func newRelay(config Config, files *fileSecrets, log *slog.Logger, now func() time.Time) *relay {
-	r := &relay{config: config, node: config.node(), files: files, log: log, now: now,
+	r := &relay{config: config, node: config.node(), instance: uuid.NewString(), files: files, log: log, now: now,
 		server: make(chan serverEvent, 16), envoy: make(chan envoyEvent, 64),
 		report: make(chan *structpb.Struct, 1), disk: make(chan *saved, 1), done: make(chan struct{})}
 	r.mirror = newMirror(config.meshName(), config.Endpoint)
@@ -224,6 +227,7 @@ func (r *relay) open() {
 	for key, value := range r.node.GetMetadata().GetFields() {
 		node.Metadata.Fields[key] = value
 	}
+	node.Metadata.Fields[xds.MetadataInstance] = structpb.NewStringValue(r.instance)
 	if held := r.mirror.held; held.Lineage != "" {
 		node.Metadata.Fields[xds.MetadataHeld] = structpb.NewStructValue(held.Struct())
 	}

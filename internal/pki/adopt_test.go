@@ -173,7 +173,7 @@ func TestAdoptTrustOnly(t *testing.T) {
 		t.Errorf("what it issues: %v, chain\n%s", err, chain)
 	}
 	c.must(c.UpdateCertificateAuthority(c.ctx, &acmpca.UpdateCertificateAuthorityRequest{CertificateAuthorityArn: on, RevocationConfiguration: &acmpca.RevocationConfiguration{CrlConfiguration: &acmpca.CrlConfiguration{Enabled: ptr(true)}}}))
-	if list, err := c.crl(c.ctx, oldCA[len(oldCA)-36:]); err != nil || len(list.der) == 0 {
+	if list, err := c.crl(c.ctx, oldCA[len(oldCA)-36:], 0); err != nil || len(list.der) == 0 {
 		t.Errorf("its CRL: %v", err)
 	}
 }

@@ -45,6 +45,18 @@ type authority struct {
 	Serial      string    `json:"serial,omitzero"`      // of Certificate, as it is shown
 	NotBefore   time.Time `json:"notBefore,omitzero"`
 	NotAfter    time.Time `json:"notAfter,omitzero"`
+	// Certified is when a rotation above has had Certificate issued; what was issued
+	// before is with its holders under an older chain.
+	Certified time.Time `json:"certified,omitzero"`
+
+	// Generation is the number of the key that issues, from 0 on. Others are the
+	// further ones of a root.
+	Generation int          `json:"generation,omitzero"`
+	Others     []generation `json:"others,omitzero"`
+
+	// staged are the keys, PKCS #8, that a transaction moves: it would not read them
+	// where they are to be.
+	staged map[int][]byte
 }
 
 // statusAt is the status as it is reported: an authority whose certificate has

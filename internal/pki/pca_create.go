@@ -57,7 +57,7 @@ func (p *PrivateCA) CreateCertificateAuthority(ctx context.Context, in *acmpca.C
 		if slow {
 			return store.MakeObject(tx, pendingPlace(pendingKey, a.Account, a.ID), &work{At: a.CreatedAt})
 		}
-		if err := p.claim(tx, a); err != nil {
+		if err := p.claim(tx, a, a.CSR); err != nil {
 			return err
 		}
 		return tx.PutSecret(at, secret)

@@ -23,7 +23,8 @@ type issued struct {
 	NotBefore   time.Time `json:"notBefore"`
 	NotAfter    time.Time `json:"notAfter"`
 	Subject     string    `json:"subject"`
-	Root        bool      `json:"root,omitzero"` // the authority's own, which it signed itself
+	Root        bool      `json:"root,omitzero"`       // the authority's own, which it signed itself
+	Generation  int       `json:"generation,omitzero"` // of the authority
 
 	RevokedAt time.Time `json:"revokedAt,omitzero"`
 	Reason    ca.Reason `json:"reason,omitzero"`
@@ -68,11 +69,12 @@ func (p *PrivateCA) IssueCertificate(ctx context.Context, in *acmpca.IssueCertif
 			return err
 		}
 		answer = arn
-		der, err := p.signRecalled(tx, at, r, again)
+		der, by, err := p.signRecalled(tx, at, r, again)
 		again = true
 		if err != nil {
 			return err
 		}
+		entry.Generation = by.Generation
 		if err := entry.describe(der); err != nil {
 			return err
 		}
@@ -157,7 +159,11 @@ func (p *PrivateCA) GetCertificate(ctx context.Context, in *acmpca.GetCertificat
 		}
 		out = &acmpca.GetCertificateResponse{Certificate: pemText(c.Value.Certificate)}
 		if !c.Value.Root {
-			out.CertificateChain = pemText(append([][]byte{a.Value.Certificate}, a.Value.Chain...)...)
+			issuer := a.Value.own(c.Value.Generation)
+			if issuer == nil {
+				return acmpca.NewInvalidStateException("The certificate %s was issued by a root that is past and gone", in.CertificateArn)
+			}
+			out.CertificateChain = pemText(append([][]byte{issuer}, a.Value.Chain...)...)
 		}
 		return nil
 	})

@@ -20,7 +20,7 @@ import (
 const publishTime = 20 * time.Second
 
 // Publisher serves what relying parties fetch without authentication: the CRL
-// of an authority at /crl/ID.crl, and the status of its certificates by OCSP at
+// of an authority at /crl/ID.crl (of a later key of its, /crl/ID.N.crl), and the status of its certificates by OCSP at
 // /ocsp/ID (RFC 6960 A.1, GET and POST). Both say what the ledger says at that
 // moment.
 func (p *PrivateCA) Publisher() http.Handler {
@@ -61,7 +61,7 @@ func (p *PrivateCA) published(tx *store.Tx, id string) (store.Place, error) {
 }
 
 func (p *PrivateCA) serveCRL(ctx context.Context, w http.ResponseWriter, r *http.Request, name string) {
-	id, ok := strings.CutSuffix(name, ".crl")
+	id, generation, ok := parseCRLName(name)
 	if !ok {
 		http.NotFound(w, r)
 		return
@@ -71,7 +71,7 @@ func (p *PrivateCA) serveCRL(ctx context.Context, w http.ResponseWriter, r *http
 		http.Error(w, "a CRL is fetched by GET", http.StatusMethodNotAllowed)
 		return
 	}
-	list, err := p.crl(ctx, id)
+	list, err := p.crl(ctx, id, generation)
 	switch {
 	case isNotFound(err):
 		http.NotFound(w, r)

@@ -298,3 +298,16 @@ func FuzzPublisher(f *testing.F) {
 		}
 	})
 }
+
+// FuzzCRLName: whatever anybody asks for names one list at most, by one name.
+func FuzzCRLName(f *testing.F) {
+	for _, name := range []string{"a.crl", "a.1.crl", "a.01.crl", "a.0.crl", "a.-1.crl", "a.1.2.crl", ".crl", "a", "a.99999999999999999999.crl", "a.1.CRL", "a.crl.crl"} {
+		f.Add(name)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		id, generation, ok := parseCRLName(name)
+		if ok && (crlName(id, generation) != name || generation < 0) {
+			t.Errorf("%q names generation %d of %q, whose list is %q", name, generation, id, crlName(id, generation))
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"strconv"
 	"strings"
 
 	"github.com/fairlead/fairlead/api/acmpca"
@@ -92,7 +93,26 @@ func (p *PrivateCA) crlURL(a *authority) string {
 	if l.CustomPath != nil {
 		path = strings.Trim(*l.CustomPath, "/")
 	}
-	return strings.TrimSuffix(base+"/"+path, "/") + "/" + a.ID + ".crl"
+	return strings.TrimSuffix(base+"/"+path, "/") + "/" + crlName(a.ID, a.Generation)
+}
+
+// crlName is the file of a generation's list. The first keeps the name that
+// certificates had when there was none but it.
+func crlName(id string, generation int) string {
+	if generation == 0 {
+		return id + ".crl"
+	}
+	return id + "." + strconv.Itoa(generation) + ".crl"
+}
+
+// parseCRLName is the inverse of crlName.
+func parseCRLName(name string) (id string, generation int, ok bool) {
+	rest, _ := strings.CutSuffix(name, ".crl")
+	id, number, numbered := strings.Cut(rest, ".")
+	if numbered {
+		generation, _ = strconv.Atoi(number)
+	}
+	return id, generation, generation >= 0 && crlName(id, generation) == name
 }
 
 // ocspURL is where the authority's certificates say that their status is known;

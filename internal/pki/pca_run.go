@@ -162,7 +162,7 @@ func (p *PrivateCA) finishKey(ctx context.Context, waiting store.Place) error {
 		if err := tx.PutSecret(at, secret); err != nil {
 			return err
 		}
-		if err := p.claim(tx, o.Value); err != nil {
+		if err := p.claim(tx, o.Value, o.Value.CSR); err != nil {
 			return err
 		}
 		return p.put(tx, at, o.Value)

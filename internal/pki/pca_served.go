@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
@@ -49,16 +48,17 @@ func keyPlace(spki []byte) store.Place {
 	return store.Place{"authority-key", hex.EncodeToString(sum[:])}
 }
 
-// csrKeyPlace is keyPlace of an authority that has a CSR, or a certificate alone.
-func (a *authority) csrKeyPlace() (store.Place, error) {
-	if a.keyless() {
+// csrKeyPlace is keyPlace of the key of one of an authority's CSRs; of the key in
+// its certificate if there is none.
+func csrKeyPlace(a *authority, text []byte) (store.Place, error) {
+	if text == nil {
 		own, err := x509.ParseCertificate(a.Certificate)
 		if err != nil {
 			return nil, fmt.Errorf("read the certificate of authority %s: %w", a.ID, err)
 		}
 		return keyPlace(own.RawSubjectPublicKeyInfo), nil
 	}
-	csr, err := ca.ParseCSR(a.CSR)
+	csr, err := ca.ParseCSR(text)
 	if err != nil {
 		return nil, fmt.Errorf("read the CSR of authority %s: %w", a.ID, err)
 	}
@@ -69,13 +69,25 @@ func (a *authority) csrKeyPlace() (store.Place, error) {
 	return keyPlace(spki), nil
 }
 
-// claim notes which authority a new key is of.
-func (p *PrivateCA) claim(tx *store.Tx, a *authority) error {
-	at, err := a.csrKeyPlace()
+// claim notes which authority the key of a new CSR is of, or that of its certificate.
+func (p *PrivateCA) claim(tx *store.Tx, a *authority, csr []byte) error {
+	at, err := csrKeyPlace(a, csr)
 	if err != nil {
 		return err
 	}
 	return store.MakeObject(tx, at, &keyOwner{p.arn(a.Account, a.ID)})
+}
+
+// disclaim takes back what claim has noted.
+func disclaim(tx *store.Tx, a *authority, csr []byte) error {
+	at, err := csrKeyPlace(a, csr)
+	if err != nil {
+		return err
+	}
+	if _, err := store.GetObject[keyOwner](tx, at); err != nil {
+		return ignoreNotFound(err)
+	}
+	return tx.DeleteObject(at)
 }
 
 // authorityOf is the ARN of the authority whose key a certificate certifies;
@@ -105,24 +117,28 @@ func (p *PrivateCA) serve(tx *store.Tx, a *authority) error {
 		Status: string(a.Status), NotAfter: a.NotAfter, Parents: a.Parents, Readers: readersOf(a.Policy),
 	}
 	if served.Root && a.Certificate != nil {
-		served.Roots = string(ca.EncodePEM(a.Certificate))
+		served.Roots = a.roots()
 	}
 	return store.PutAuthority(tx, served)
 }
 
 // forget leaves of an authority that it was there, if anything was below it.
 func (p *PrivateCA) forget(tx *store.Tx, a *authority) error {
-	if a.CSR != nil || a.keyless() {
-		at, err := a.csrKeyPlace()
-		if err != nil {
+	if _, err := store.GetObject[rotation](tx, rotationPlace(placeOf(a.Account, a.ID))); err == nil {
+		tx.StopAwaiting(p.arn(a.Account, a.ID))
+		if err := tx.DeleteObject(rotationPlace(placeOf(a.Account, a.ID))); err != nil {
 			return err
 		}
-		if _, err := store.GetObject[keyOwner](tx, at); err == nil {
-			err = tx.DeleteObject(at)
-			if err != nil {
-				return err
-			}
-		} else if !isNotFound(err) {
+	} else if !isNotFound(err) {
+		return err
+	}
+	for _, g := range a.Others {
+		if err := dropGeneration(tx, a, g.Number); err != nil {
+			return err
+		}
+	}
+	if a.CSR != nil || a.keyless() {
+		if err := disclaim(tx, a, a.CSR); err != nil {
 			return err
 		}
 	}
@@ -209,14 +225,14 @@ func (p *PrivateCA) list(tx *store.Tx, a *authority, by *ca.Authority, change li
 		l.Missing = fmt.Sprintf("more than %d certificates are revoked", maxListed)
 		return store.PutRevocationList(tx, arn, l)
 	}
-	der, err := by.SignCRL(ca.CRL{Revoked: entries, ThisUpdate: now.Add(-listBackdate), NextUpdate: l.NextUpdate})
+	text, err := crlsOf(tx, a, by, ca.CRL{Revoked: entries, ThisUpdate: now.Add(-listBackdate), NextUpdate: l.NextUpdate})
 	switch {
 	case ca.KindOf(err) != "":
 		l.Missing = err.Error()
 	case err != nil:
 		return err
 	default:
-		l.CRL = string(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der}))
+		l.CRL = text
 	}
 	return store.PutRevocationList(tx, arn, l)
 }

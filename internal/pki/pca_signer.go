@@ -18,7 +18,16 @@ type signer struct {
 	*authority
 	revision int64
 	key      crypto.Signer
-	ca       *ca.Authority // nil before its certificate is imported, and if only that is known
+	ca       *ca.Authority         // nil before its certificate is imported, and if only that is known
+	others   map[int]*ca.Authority // its generations that do not issue
+}
+
+// generation is the one of a number; nil: there is none.
+func (s *signer) generation(number int) *ca.Authority {
+	if number == s.Generation {
+		return s.ca
+	}
+	return s.others[number]
 }
 
 // signers remembers authorities with their opened keys. What is remembered is
@@ -80,9 +89,14 @@ func (p *PrivateCA) load(tx *store.Tx, at store.Place) (*signer, error) {
 	if known != nil && known.revision == o.Revision {
 		return known, nil
 	}
-	s := &signer{authority: o.Value, revision: o.Revision}
+	s := &signer{authority: o.Value, revision: o.Revision, others: map[int]*ca.Authority{}}
+	for _, g := range o.Value.Others {
+		if s.others[g.Number], err = retiredAuthority(tx, o.Value, g); err != nil {
+			return nil, err
+		}
+	}
 	switch {
-	case known != nil && known.key != nil: // an authority's key never changes
+	case known != nil && known.key != nil && known.Generation == o.Value.Generation: // its key never changes
 		s.key = known.key
 	case o.Value.CSR != nil:
 		if s.key, err = openKey(tx, at); err != nil {
@@ -129,23 +143,23 @@ func (a *authority) join(key crypto.Signer) (*ca.Authority, error) {
 
 // signRecalled signs with the authority as it is remembered, and if that does
 // not work, or the transaction runs again, as it is.
-func (p *PrivateCA) signRecalled(tx *store.Tx, at store.Place, r ca.Request, again bool) ([]byte, error) {
+func (p *PrivateCA) signRecalled(tx *store.Tx, at store.Place, r ca.Request, again bool) (der []byte, by *signer, err error) {
 	if !again {
 		known, err := p.recall(tx, at)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if known != nil {
 			if der, err := p.sign(known, r); err == nil {
-				return der, nil
+				return der, known, nil
 			}
 		}
 	}
-	s, err := p.load(tx, at)
-	if err != nil {
-		return nil, err
+	if by, err = p.load(tx, at); err != nil {
+		return nil, nil, err
 	}
-	return p.sign(s, r)
+	der, err = p.sign(by, r)
+	return der, by, err
 }
 
 // sign makes the certificate of a request, if the authority's state lets it.

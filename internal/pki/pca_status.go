@@ -55,51 +55,55 @@ type crl struct {
 // freshFor is how long a list or an answer is served before it is made anew.
 func freshFor(from, to time.Time) time.Time { return from.Add(min(to.Sub(from)/2, time.Hour)) }
 
-// crls remembers the newest list of each authority.
+// crls remembers the newest list of each generation of each authority.
 type crls struct {
 	mu     sync.Mutex
-	byID   map[string]*crl
+	byName map[string]*crl // as crlName
 	flight singleflight.Group
 }
 
 // maxCRLs bounds how many lists are remembered.
 const maxCRLs = 256
 
-func (c *crls) get(id string) *crl {
+func (c *crls) get(name string) *crl {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.byID[id]
+	return c.byName[name]
 }
 
-func (c *crls) put(id string, list *crl) {
+func (c *crls) put(name string, list *crl) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.byID == nil || len(c.byID) >= maxCRLs {
-		c.byID = map[string]*crl{}
+	if c.byName == nil || len(c.byName) >= maxCRLs {
+		c.byName = map[string]*crl{}
 	}
-	c.byID[id] = list
+	c.byName[name] = list
 }
 
-// crl is the authority's list: the remembered one while nothing has changed and
-// it is fresh.
-func (p *PrivateCA) crl(ctx context.Context, id string) (*crl, error) {
+// crl is the list of a generation of an authority: the remembered one while nothing
+// has changed and it is fresh.
+func (p *PrivateCA) crl(ctx context.Context, id string, generation int) (*crl, error) {
+	name := crlName(id, generation)
 	var s *signer
 	var revision int64
 	if _, err := p.Store.Read(ctx, func(tx *store.Tx) (err error) {
 		s, revision, err = p.issuer(tx, id, func(a *authority) *bool { return a.Revocation.CrlConfiguration.Enabled })
+		if err == nil && s.generation(generation) == nil {
+			return store.ErrNotFound
+		}
 		return err
 	}); err != nil {
 		return nil, err
 	}
 	now := p.Now().UTC()
-	if known := p.crls.get(id); known != nil && known.authority == s.revision && known.revocations == revision && now.Before(freshFor(known.thisUpdate, known.nextUpdate)) {
+	if known := p.crls.get(name); known != nil && known.authority == s.revision && known.revocations == revision && now.Before(freshFor(known.thisUpdate, known.nextUpdate)) {
 		return known, nil
 	}
 	// Whoever waits for a list of the same revisions shares it.
-	made, err, _ := p.crls.flight.Do(fmt.Sprint(id, s.revision, revision), func() (any, error) {
+	made, err, _ := p.crls.flight.Do(fmt.Sprint(name, s.revision, revision), func() (any, error) {
 		shared, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishTime)
 		defer cancel()
-		return p.makeCRL(shared, s, revision, now)
+		return p.makeCRL(shared, s, generation, revision, now)
 	})
 	if err != nil {
 		return nil, err
@@ -109,7 +113,7 @@ func (p *PrivateCA) crl(ctx context.Context, id string) (*crl, error) {
 
 // makeCRL signs the list. What is revoked while it reads is on it or on the
 // next one, whose revision is then another.
-func (p *PrivateCA) makeCRL(ctx context.Context, s *signer, revision int64, now time.Time) (*crl, error) {
+func (p *PrivateCA) makeCRL(ctx context.Context, s *signer, generation int, revision int64, now time.Time) (*crl, error) {
 	days := int64(presetCRLDays)
 	if d := s.Revocation.CrlConfiguration.ExpirationInDays; d != nil {
 		days = *d
@@ -131,11 +135,25 @@ func (p *PrivateCA) makeCRL(ctx context.Context, s *signer, revision int64, now 
 	if err != nil {
 		return nil, err
 	}
-	if list.der, err = s.ca.SignCRL(ca.CRL{Revoked: all, ThisUpdate: list.thisUpdate, NextUpdate: list.nextUpdate}); err != nil {
+	if list.der, err = s.generation(generation).SignCRL(ca.CRL{Revoked: all, ThisUpdate: list.thisUpdate, NextUpdate: list.nextUpdate}); err != nil {
 		return nil, err
 	}
-	p.crls.put(s.ID, list)
+	p.crls.put(crlName(s.ID, generation), list)
 	return list, nil
+}
+
+// asked is the generation that an OCSP request is about; nil: it is none of this
+// authority's.
+func (s *signer) asked(r *ca.OCSPRequest) (number int, by *ca.Authority) {
+	if s.ca.Asks(r) {
+		return s.Generation, s.ca
+	}
+	for number, other := range s.others {
+		if other.Asks(r) {
+			return number, other
+		}
+	}
+	return 0, nil
 }
 
 // ocspLife is how long an OCSP answer holds.
@@ -149,6 +167,7 @@ type ocspAnswers struct {
 
 type ocspKey struct {
 	id, serial string
+	generation int
 	hash       crypto.Hash
 }
 
@@ -178,7 +197,8 @@ func (o *ocspAnswers) put(key ocspKey, a *ocspAnswer) {
 
 // statusOf is the signed status of a certificate.
 func (p *PrivateCA) statusOf(ctx context.Context, id string, asked *ca.OCSPRequest) ([]byte, error) {
-	key := ocspKey{id, paddedSerial(asked.Serial), asked.Hash}
+	key := ocspKey{id: id, serial: paddedSerial(asked.Serial), hash: asked.Hash}
+	var by *ca.Authority
 	var s *signer
 	var revision int64
 	var known []byte
@@ -189,7 +209,7 @@ func (p *PrivateCA) statusOf(ctx context.Context, id string, asked *ca.OCSPReque
 		if err != nil {
 			return err
 		}
-		if !s.ca.Asks(asked) {
+		if key.generation, by = s.asked(asked); by == nil {
 			return store.ErrNotFound
 		}
 		if a := p.status.get(key); a != nil && a.authority == s.revision && a.revocations == revision && now.Before(a.until) {
@@ -200,7 +220,7 @@ func (p *PrivateCA) statusOf(ctx context.Context, id string, asked *ca.OCSPReque
 			return nil
 		}
 		c, err := store.GetObject[issued](tx, certificatePlace(id, key.serial))
-		if err == nil {
+		if err == nil && c.Value.Generation == key.generation {
 			status.Known = true
 			if !c.Value.RevokedAt.IsZero() {
 				status.Revoked = &ca.Revoked{Serial: asked.Serial, At: c.Value.RevokedAt, Reason: c.Value.Reason}
@@ -217,7 +237,7 @@ func (p *PrivateCA) statusOf(ctx context.Context, id string, asked *ca.OCSPReque
 	}
 	defer p.asking.Release(1)
 	until := now.Add(ocspLife)
-	der, err := s.ca.SignOCSP(status, asked.Hash, now, until)
+	der, err := by.SignOCSP(status, asked.Hash, now, until)
 	if err == nil && status.Known {
 		p.status.put(key, &ocspAnswer{der: der, authority: s.revision, revocations: revision, until: freshFor(now, until)})
 	}

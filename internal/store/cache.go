@@ -40,6 +40,7 @@ type cache struct {
 	changes  map[resource]*Change
 	shrinks  map[resource]bool
 	keys     map[string]iam.Key
+	awaited  map[string]int64 // revisions, by their keys
 	watchers map[*watcher]bool
 	// keyWatchers are told of keys that are deleted.
 	keyWatchers map[*keyWatcher]bool
@@ -57,6 +58,7 @@ func newCache(client *clientv3.Client, seal *sealer, log *slog.Logger) *cache {
 		changes:  map[resource]*Change{},
 		shrinks:  map[resource]bool{},
 		keys:     map[string]iam.Key{},
+		awaited:  map[string]int64{},
 		watchers: map[*watcher]bool{}, keyWatchers: map[*keyWatcher]bool{},
 		advanced: make(chan struct{}),
 		trust:    newTrust(),
@@ -72,13 +74,14 @@ type batch struct {
 	changes  map[resource]*Change
 	shrinks  map[resource]bool
 	keys     map[string]*iam.Key // nil: deleted
+	awaited  map[string]int64    // 0: deleted
 	trust    trustBatch
 }
 
 func newBatch() *batch {
 	return &batch{
 		drafts: map[mesh.Name]*draft{}, touched: map[mesh.Name]bool{},
-		changes: map[resource]*Change{}, shrinks: map[resource]bool{}, keys: map[string]*iam.Key{},
+		changes: map[resource]*Change{}, shrinks: map[resource]bool{}, keys: map[string]*iam.Key{}, awaited: map[string]int64{},
 		trust: newTrustBatch(),
 	}
 }
@@ -141,6 +144,8 @@ func (c *cache) put(b *batch, kv *mvccpb.KeyValue) {
 		if err = c.seal.adopt(context.Background(), kv.Value, kv.ModRevision); err != nil {
 			err = fmt.Errorf("the key-encryption key was rotated, and this server can no longer open nor write secrets: restart it with the new one: %w", err)
 		}
+	case strings.HasPrefix(key, dirAwaited):
+		b.awaited[key] = kv.ModRevision
 	default:
 		err = b.trust.put(kv)
 	}
@@ -169,6 +174,8 @@ func (c *cache) remove(b *batch, key string) {
 		}
 	case strings.HasPrefix(key, dirAccessKey):
 		b.keys[key[len(dirAccessKey):]] = nil
+	case strings.HasPrefix(key, dirAwaited):
+		b.awaited[key] = 0
 	default:
 		err = b.trust.remove(key)
 	}
@@ -219,6 +226,13 @@ func (c *cache) publish(b *batch) {
 			c.keys[id] = *k
 		}
 	}
+	for key, revision := range b.awaited {
+		if revision > 0 {
+			c.awaited[key] = revision
+		} else {
+			delete(c.awaited, key)
+		}
+	}
 	for w := range c.watchers {
 		w.tell(b.touched)
 	}
@@ -265,7 +279,7 @@ func (c *cache) load(ctx context.Context) error {
 // list reads all that the cache holds at one revision. What it does not hold, as
 // the ledgers of authorities, may be more than there is memory.
 func (c *cache) list(ctx context.Context) (kvs []*mvccpb.KeyValue, revision int64, err error) {
-	for _, dir := range []string{keyKeyring, dirRecord, dirChange, dirShrink, dirAccessKey, dirServedAuthority, dirServedList} {
+	for _, dir := range []string{keyKeyring, dirRecord, dirChange, dirShrink, dirAccessKey, dirServedAuthority, dirServedList, dirAwaited} {
 		some, at, err := c.listDir(ctx, dir, revision)
 		if err != nil {
 			return nil, 0, err
@@ -372,6 +386,9 @@ func (c *cache) known() map[string]bool {
 	}
 	for id := range c.keys {
 		keys[dirAccessKey+id] = true
+	}
+	for key := range c.awaited {
+		keys[key] = true
 	}
 	return keys
 }

@@ -24,6 +24,9 @@ import (
 //	/fairlead/object/KIND/…                              what is no mesh's: authorities, certificates (see Place)
 //	/fairlead/secret/KIND/…                              the sealed secret of the object of that place
 //	/fairlead/reference/ARN/KIND/OWNER/MESH/NAME         the record names what that ARN is of; holds the record's owner
+//	/fairlead/sighting/KIND/OWNER/MESH/NAME/PROXY/SERVER what a server has seen of a proxy, under a lease
+//	/fairlead/awaited/NAME                               empty: proxies' acknowledgement of its revision is waited for
+//	/fairlead/leader/WHAT/…                              the servers that want to lead, first come, first served
 //
 // Sessions are sealed as if they lay at /fairlead/session/ID; nothing lies there.
 const (
@@ -43,6 +46,9 @@ const (
 	dirObject    = keyRoot + "object/"
 	dirSecret    = keyRoot + "secret/"
 	dirReference = keyRoot + "reference/"
+	dirSighting  = keyRoot + "sighting/"
+	dirAwaited   = keyRoot + "awaited/"
+	dirLeader    = keyRoot + "leader/"
 
 	purposeObject = "object"
 )

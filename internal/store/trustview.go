@@ -66,8 +66,17 @@ func (t *trust) certificate(arn string) (made *mesh.Certificate, newest int64) {
 		crls = ""
 	}
 	newest = max(newest, newer)
+	roots := v.Roots
+	if root := t.authorities[v.Root]; root != nil && roots != "" {
+		// The root's own word: while its key is exchanged there are two, and after
+		// that the old one is not trusted, whoever still chains to it.
+		newest = max(newest, root.Revision)
+		if root.Value.Roots != "" {
+			roots = root.Value.Roots
+		}
+	}
 	next := &mesh.Certificate{
-		ARN: arn, Revision: from.keyRevision, Chain: v.Chain, Key: from.key, Roots: v.Roots, CRLs: crls, Root: v.Root,
+		ARN: arn, Revision: from.keyRevision, Chain: v.Chain, Key: from.key, Roots: roots, CRLs: crls, Root: v.Root,
 		Names: v.Names, Serial: v.Serial, NotBefore: v.NotBefore, NotAfter: v.NotAfter,
 	}
 	if old := from.made; old == nil || old.Revision != next.Revision || old.Roots != next.Roots || old.CRLs != next.CRLs || old.Root != next.Root || old.Chain != next.Chain {

@@ -236,6 +236,82 @@ func TestEnvoyRefusesRevoked(t *testing.T) {
 	}
 }
 
+// TestEnvoyTwoRootsOfOneName: while a root is rotated, a client's Envoy trusts two roots
+// of one name, each with its CRL. It tells them apart by their key ids, in whatever
+// order they come: certificates of both are taken, those revoked by one are not, and
+// what only the other's list has does not matter.
+func TestEnvoyTwoRootsOfOneName(t *testing.T) {
+	old, next := newKit(t), newKit(t)
+	if string(old.root.Certificate.RawSubject) != string(next.root.Certificate.RawSubject) || string(old.root.Certificate.SubjectKeyId) == string(next.root.Certificate.SubjectKeyId) {
+		t.Fatal("the roots are not two of one name")
+	}
+	k, arn, name := old, certificateARN("server"), "server.apps.local"
+	serials, ports := map[*kit]*big.Int{}, map[*kit]uint32{}
+	for _, by := range []*kit{old, next} {
+		serials[by] = by.issue(by.view, arn, name)
+		ports[by] = tlsBackend(t, by.view.Certificates[arn])
+	}
+	for _, by := range []*kit{old, next} {
+		node := map[*kit]string{old: "server-old", next: "server-next"}[by]
+		k.node(node, int64(ports[by]), arn)
+		k.view.VirtualServices[node] = &mesh.Record[appmesh.VirtualServiceSpec]{Mesh: demo, ID: serviceID(node), Revision: 1,
+			Spec: &appmesh.VirtualServiceSpec{Provider: &appmesh.VirtualServiceProvider{VirtualNode: &appmesh.VirtualNodeServiceProvider{VirtualNodeName: node}}}}
+	}
+	client := k.node("client", 1024, arn)
+	client.Listeners = nil
+	for _, service := range []string{"server-old", "server-next"} {
+		client.Backends = append(client.Backends, appmesh.Backend{VirtualService: &appmesh.VirtualServiceBackend{VirtualServiceName: service,
+			ClientPolicy: &appmesh.ClientPolicy{TLS: &appmesh.ClientPolicyTls{Validation: &appmesh.TlsValidationContext{
+				SubjectAlternativeNames: &appmesh.SubjectAlternativeNames{Match: &appmesh.SubjectAlternativeNameMatchers{Exact: []string{name}}},
+				Trust:                   &appmesh.TlsValidationContextTrust{ACM: &appmesh.TlsValidationContextAcmTrust{CertificateAuthorityArns: []string{authorityARN}}}}}}}})
+	}
+	shape := envoy.Shape{Bind: "127.98.7.5"}
+	e := startEnvoy(t, Delta)
+	trust := func(roots, lists string) {
+		t.Helper()
+		k.change(func(v *mesh.View) {
+			v.Authorities[authorityARN] = &mesh.Authority{ARN: authorityARN, Roots: roots, CRLs: lists}
+		})
+		k.bring(e, "client", shape)
+	}
+	expect := func(when string, fromOld, fromNext int) {
+		t.Helper()
+		for service, want := range map[string]int{"server-old": fromOld, "server-next": fromNext} {
+			if got := askHost(t, shape.Bind, service); got != want {
+				t.Errorf("%s: %s answers %d, want %d", when, service, got, want)
+			}
+		}
+	}
+	roots := func(kits ...*kit) (text string) {
+		for _, one := range kits {
+			text += string(one.root.PEM())
+		}
+		return text
+	}
+	trust(roots(old), old.list())
+	eventually(t, "listening", func() bool {
+		conn, err := net.Dial("tcp", shape.Bind+":15001")
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	})
+	expect("only the old root", 200, 503)
+	for _, order := range [][]*kit{{old, next}, {next, old}} {
+		both, lists := roots(order...), func(a, b string) string { return map[bool]string{true: a + b, false: b + a}[order[0] == old] }
+		trust(both, lists(old.list(), next.list()))
+		expect("both", 200, 200)
+		trust(both, lists(old.list(serials[old]), next.list()))
+		expect("revoked by the old one", 503, 200)
+		trust(both, lists(old.list(), next.list(serials[next])))
+		expect("revoked by the next one", 200, 503)
+		trust(both, lists(old.list(serials[next]), next.list(serials[old])))
+		expect("on the other's list", 200, 200)
+	}
+	trust(roots(next), next.list())
+	expect("only the next root", 503, 200)
+}
+
 // tlsBackend is a server that presents a certificate, resumes sessions, and ends
 // each connection after one answer.
 func tlsBackend(t *testing.T, c *mesh.Certificate) uint32 {

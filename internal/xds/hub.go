@@ -50,6 +50,7 @@ type Hub struct {
 	log         *slog.Logger
 	now         func() time.Time
 	limit       func(mesh.Kind) int // proxies of an endpoint; nil: any number
+	witness     *witness            // nil: nothing is noted
 
 	mu     sync.Mutex
 	owners map[mesh.Name]*owner
@@ -64,8 +65,12 @@ type lostEndpoint struct {
 }
 
 func newHub(c Config) *Hub {
-	return &Hub{source: c.Source, newCompiler: c.NewCompiler, metrics: c.Metrics, log: c.Log, now: c.Now, limit: c.ProxyLimit,
+	h := &Hub{source: c.Source, newCompiler: c.NewCompiler, metrics: c.Metrics, log: c.Log, now: c.Now, limit: c.ProxyLimit,
 		owners: map[mesh.Name]*owner{}, alarmed: map[lostEndpoint]bool{}}
+	if c.Evidence != nil {
+		h.witness = newWitness(h, c)
+	}
+	return h
 }
 
 // lost notes that the store has lost an endpoint, and says whether that is new.
@@ -156,6 +161,7 @@ type proxy struct {
 	shape    envoy.Shape
 	held     *Manifest // what an agent says it holds; nil: nothing
 	info     ProxyInfo
+	instance string // that its agent has drawn; empty: it has none
 
 	mu        sync.Mutex
 	hold      string // why this proxy is sent nothing

@@ -310,6 +310,7 @@ func (o *owner) take(p *proxy) error {
 	o.mu.Lock()
 	o.members[p] = struct{}{}
 	o.mu.Unlock()
+	o.hub.witness.moved(p)
 	o.hub.found(o.name, p.endpoint)
 	o.judge(p, g)
 	p.stream.Attach(g.feed)
@@ -376,6 +377,7 @@ func (o *owner) drop(p *proxy) {
 	o.mu.Lock()
 	delete(o.members, p)
 	o.mu.Unlock()
+	o.hub.witness.moved(p)
 	key := groupKey{p.endpoint, p.shape}
 	g := o.groups[key]
 	if g == nil {

@@ -39,7 +39,11 @@ type Config struct {
 	NewCompiler func() Compiler
 	// ProxyLimit is how many proxies an endpoint of a kind may have here; further
 	// ones are refused with status 8. nil: any number.
-	ProxyLimit  func(mesh.Kind) int
+	ProxyLimit func(mesh.Kind) int
+	// Evidence is where it is noted what proxies hold, under this server's Name. nil:
+	// nowhere.
+	Evidence    Evidence
+	Name        string
 	SendTimeout time.Duration    // as in Handler
 	Metrics     *Metrics         // nil: none
 	Log         *slog.Logger     // nil: silent
@@ -85,9 +89,10 @@ func versionPrefix(lineage string) string { return lineage[:min(len(lineage), 8)
 // proxies connect elsewhere, and returns. It closes l.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
-	watched := make(chan error, 2)
+	watched := make(chan error, 3)
 	go func() { watched <- s.hub.run(ctx) }()
 	go func() { watched <- s.watchKeys(ctx) }()
+	go func() { watched <- s.witness(ctx) }()
 	served := make(chan error, 1)
 	go func() { served <- s.grpc.Serve(l) }()
 	var err error
@@ -100,8 +105,17 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	cancel()
 	<-watched
 	<-watched
+	<-watched
 	if err != nil {
 		return fmt.Errorf("serve xDS: %w", err)
+	}
+	return nil
+}
+
+// witness notes what proxies hold, if there is somewhere to note it.
+func (s *Server) witness(ctx context.Context) error {
+	if s.hub.witness != nil {
+		s.hub.witness.run(ctx)
 	}
 	return nil
 }
@@ -177,7 +191,8 @@ func (s *Server) Accept(ctx context.Context, stream *Stream) (Observer, error) {
 		return Observer{}, s.refuse(status.Errorf(codes.InvalidArgument, "node metadata: %v", err))
 	}
 	p := &proxy{stream: stream, mesh: name, endpoint: id, shape: shape, held: heldBy(node.GetMetadata()),
-		info: infoOf(node, s.config.Now())}
+		instance: instanceOf(node.GetMetadata()),
+		info:     infoOf(node, s.config.Now())}
 	if from, ok := peer.FromContext(ctx); ok {
 		p.info.Address = from.Addr.String()
 	}
@@ -185,6 +200,18 @@ func (s *Server) Accept(ctx context.Context, stream *Stream) (Observer, error) {
 		return Observer{}, s.refuse(err)
 	}
 	return p.observer(), nil
+}
+
+// maxInstance bounds the name that a proxy gives itself among those of its endpoint.
+const maxInstance = 64
+
+// instanceOf is that name; empty: it has none that can be used.
+func instanceOf(metadata *structpb.Struct) string {
+	name := metadata.GetFields()[MetadataInstance].GetStringValue()
+	if len(name) > maxInstance {
+		return ""
+	}
+	return name
 }
 
 // heldBy is what an agent says that it holds.

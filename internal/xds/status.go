@@ -18,6 +18,9 @@ import (
 const (
 	MetadataAgent = "fairlead.agent" // string: the agent's version
 	MetadataHeld  = "fairlead.held"  // struct, as Manifest.Struct: what the agent holds
+	// MetadataInstance is a string that the agent draws when it starts, by which its
+	// proxy is known again when it reconnects.
+	MetadataInstance = "fairlead.instance"
 )
 
 // maxReport bounds a report, as JSON.

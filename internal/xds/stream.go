@@ -201,6 +201,22 @@ func (s *Stream) Status() StreamStatus {
 	return st
 }
 
+// AsksForSecrets says whether the proxy asks for all secrets of its configuration. One
+// that reconnects does so only after a moment, and until then holds older ones.
+func (s *Stream) AsksForSecrets() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.target == nil || s.target.Config == nil {
+		return false
+	}
+	for _, r := range s.target.Config.Resources[envoy.Secret] {
+		if !s.subs[envoy.Secret].wants(r.Name) {
+			return false
+		}
+	}
+	return true
+}
+
 // newest is what the stream's Feed holds.
 func (s *Stream) newest() Target {
 	s.mu.Lock()

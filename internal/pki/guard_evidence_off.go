@@ -1,0 +1,5 @@
+//go:build unguarded_evidence
+
+package pki
+
+const guardEvidence = false
