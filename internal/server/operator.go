@@ -37,6 +37,7 @@ func (o *Operator) Mount(mux *awsapi.Mux) {
 	mux.HandleOperator(http.MethodGet, "/fairlead/v1/proxies", "ListProxies", o.proxies)
 	mux.HandleOperator(http.MethodGet, "/fairlead/v1/meshes/{mesh}/edges", "ListEdges", o.edges)
 	mux.HandleOperator(http.MethodGet, "/fairlead/v1/meshes/{mesh}/problems", "ListProblems", o.problems)
+	o.mountIAM(mux)
 }
 
 // ProxyCredentials is a proxy's own access key. The secret is told once, when

@@ -39,6 +39,7 @@ type cache struct {
 	changes  map[resource]*Change
 	shrinks  map[resource]bool
 	keys     map[string]iam.Key
+	entities map[iam.Ref]*iam.Entity
 	watchers map[*watcher]bool
 	// keyWatchers are told of keys that are deleted.
 	keyWatchers map[*keyWatcher]bool
@@ -54,6 +55,7 @@ func newCache(client *clientv3.Client, seal *sealer, log *slog.Logger) *cache {
 		changes:  map[resource]*Change{},
 		shrinks:  map[resource]bool{},
 		keys:     map[string]iam.Key{},
+		entities: map[iam.Ref]*iam.Entity{},
 		watchers: map[*watcher]bool{}, keyWatchers: map[*keyWatcher]bool{},
 		advanced: make(chan struct{}),
 	}
@@ -67,13 +69,15 @@ type batch struct {
 	touched  map[mesh.Name]bool // meshes whose watchers are told
 	changes  map[resource]*Change
 	shrinks  map[resource]bool
-	keys     map[string]*iam.Key // nil: deleted
+	keys     map[string]*iam.Key     // nil: deleted
+	entities map[iam.Ref]*iam.Entity // nil: deleted, or none that can be read
 }
 
 func newBatch() *batch {
 	return &batch{
 		drafts: map[mesh.Name]*draft{}, touched: map[mesh.Name]bool{},
 		changes: map[resource]*Change{}, shrinks: map[resource]bool{}, keys: map[string]*iam.Key{},
+		entities: map[iam.Ref]*iam.Entity{},
 	}
 }
 
@@ -131,6 +135,11 @@ func (c *cache) put(b *batch, kv *mvccpb.KeyValue) {
 		} else {
 			b.keys[key[len(dirAccessKey):]] = nil
 		}
+	case strings.HasPrefix(key, dirIAM):
+		var ref iam.Ref
+		if ref, err = parseRef(key); err == nil {
+			b.entities[ref], err = openEntity(c.seal, key, kv.Value)
+		}
 	}
 	if err != nil {
 		c.log.Error("a key in the store cannot be read and is left out", "key", key, "revision", kv.ModRevision, "error", err)
@@ -157,6 +166,11 @@ func (c *cache) remove(b *batch, key string) {
 		}
 	case strings.HasPrefix(key, dirAccessKey):
 		b.keys[key[len(dirAccessKey):]] = nil
+	case strings.HasPrefix(key, dirIAM):
+		var ref iam.Ref
+		if ref, err = parseRef(key); err == nil {
+			b.entities[ref] = nil
+		}
 	}
 	if err != nil {
 		c.log.Warn("an unknown key was deleted from the store", "key", key, "error", err)
@@ -205,6 +219,7 @@ func (c *cache) publish(b *batch) {
 			c.keys[id] = *k
 		}
 	}
+	merge(c.entities, b.entities)
 	for w := range c.watchers {
 		w.tell(b.touched)
 	}
@@ -337,6 +352,9 @@ func (c *cache) known() map[string]bool {
 	}
 	for id := range c.keys {
 		keys[dirAccessKey+id] = true
+	}
+	for ref := range c.entities {
+		keys[entityKey(ref)] = true
 	}
 	return keys
 }
