@@ -59,7 +59,12 @@ func (runs apiRuns) median(op string, clients int, figure func(apiload.Result) f
 	for _, round := range runs[apiRun{op, clients}] {
 		v = append(v, figure(round))
 	}
-	slices.Sort(v)
+	return middle(v)
+}
+
+// middle is the median.
+func middle(v []float64) float64 {
+	v = slices.Sorted(slices.Values(v))
 	return v[len(v)/2]
 }
 
@@ -72,8 +77,7 @@ func (runs apiRuns) share(baseline string, clients int) float64 {
 	for i, bare := range runs[apiRun{baseline, clients}] {
 		v = append(v, runs[apiRun{opCreate, clients}][i].PerSecond/bare.PerSecond)
 	}
-	slices.Sort(v)
-	return v[len(v)/2]
+	return middle(v)
 }
 
 // api measures the API with its store on the disk, and a bare etcd beside it,

@@ -206,7 +206,7 @@ func startEnvoy(w workplace, relayPort int) (*exec.Cmd, error) {
 node:
   id: %s
   cluster: bench
-  metadata: {fairlead.bind_address: 127.0.0.77}
+  metadata: {fairlead.bind_address: %s}
 dynamic_resources:
   ads_config: {api_type: DELTA_GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: relay}}]}
   cds_config: {ads: {}, resource_api_version: V3}
@@ -223,7 +223,7 @@ static_resources:
     load_assignment:
       cluster_name: relay
       endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}]}]
-`, resourceOf(narrator), relayPort)), 0o600); err != nil {
+`, resourceOf(narrator), envoyAddress, relayPort)), 0o600); err != nil {
 		return nil, err
 	}
 	output, err := os.Create(filepath.Join(w.out, "envoy.log"))

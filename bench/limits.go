@@ -25,6 +25,12 @@ const (
 	createOfHTTP  = 0.7 // of the rate of the same over HTTP without signature, JSON or rules
 	createsAt64   = 3000
 	describesAt64 = 8000
+
+	// Of certificates.
+	issuedAt64   = 2000
+	burstSeconds = 2
+	renewedMs    = 50
+	fleetMs      = 500
 )
 
 // limit is a figure and what it must not exceed, or must reach.
@@ -60,12 +66,20 @@ func (r *results) apiLimits() []limit {
 	}
 }
 
+// issueLimits are those of certificates.
+func (r *results) issueLimits() []limit {
+	return []limit{
+		{"P-256 certificates issued and fetched, 64 clients", r.issue.median(opIssueP256, 64, perSecond), issuedAt64, "/s", true},
+		{fmt.Sprintf("%d RSA certificates requested of ACM, all issued", burst), middle(r.bursts), burstSeconds, "s", false},
+	}
+}
+
 // limits are all that must hold, with what was measured.
 func (r *results) limits() []limit {
-	all := r.apiLimits()
 	if r.plan.only != "" {
-		return all
+		return parts()[r.plan.only].limits(r)
 	}
+	all := slices.Concat(r.apiLimits(), r.issueLimits(), r.renewLimits())
 	n := r.plan.main
 	main := r.broad[n]
 	for _, name := range changeNames {

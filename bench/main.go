@@ -46,18 +46,20 @@ type plan struct {
 	settle time.Duration
 	pause  time.Duration
 	smoke  bool
-	only   string // "api": no proxies
+	only   string // one of parts
 
 	apiRounds int
 	apiLength time.Duration // of one operation by so many clients
+	bursts    int           // of requests for RSA certificates
+	renewals  int           // of one certificate
 }
 
 var fullPlan = plan{sizes: []int{100, 1000}, main: 1000, large: 10_000, rounds: 7, warmup: 1, settle: 5 * time.Second, pause: time.Second,
-	apiRounds: 5, apiLength: 2 * time.Second}
+	apiRounds: 5, apiLength: 2 * time.Second, bursts: 3, renewals: 100}
 
 // smokePlan goes through all parts quickly, to see that they work.
 var smokePlan = plan{sizes: []int{200}, main: 200, rounds: 1, warmup: 0, settle: 200 * time.Millisecond, pause: 300 * time.Millisecond, smoke: true,
-	apiRounds: 1, apiLength: 200 * time.Millisecond}
+	apiRounds: 1, apiLength: 200 * time.Millisecond, bursts: 1, renewals: 2}
 
 func main() {
 	log.SetFlags(0)
@@ -68,10 +70,10 @@ func main() {
 	rounds := flag.Int("rounds", fullPlan.rounds, "measured rounds of each change")
 	binary := flag.String("fairlead", "./fairlead", "the binary to measure")
 	page := flag.String("page", "docs/benchmarks.md", "where to write the result")
-	only := flag.String("only", "", `"api": only the rows of the API, to standard output instead of the page`)
+	only := flag.String("only", "", `"api", "issue" or "renew": only the rows of the API, of certificates or of their renewal, to standard output instead of the page`)
 	flag.Parse()
-	if *only != "" && *only != "api" {
-		log.Fatalf("-only %q: there is only api", *only)
+	if _, ok := parts()[*only]; *only != "" && !ok {
+		log.Fatalf("-only %q: there are api, issue and renew", *only)
 	}
 	p := fullPlan
 	p.large, p.rounds, p.main, p.sizes = *large, *rounds, *size, []int{100, *size}
@@ -106,7 +108,7 @@ func bench(ctx context.Context, p plan, binary, page string) (err error) {
 	}
 	missed := r.missed()
 	if p.only != "" {
-		fmt.Print(string(r.apiPage(missed)))
+		fmt.Print(string(r.partPage(missed)))
 	} else if err := os.WriteFile(page, r.page(missed), 0o644); err != nil {
 		return err
 	} else {

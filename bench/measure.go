@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -29,14 +30,32 @@ type results struct {
 	barePlain   *loadrun.Report
 	acks        []float64 // real Envoy: ms from the API's answer to the ACK of a changed EDS cluster
 	api         apiRuns
+	issue       apiRuns
+	renewals    renewals
+	bursts      []float64 // seconds from the first of so many requests until all are issued
+}
+
+// part is what can be measured alone.
+type part struct {
+	measure func(*results, context.Context, workplace) error
+	limits  func(*results) []limit
+	write   func(*results, *bytes.Buffer)
+}
+
+func parts() map[string]part {
+	return map[string]part{
+		"api":   {(*results).apiRun, (*results).apiLimits, (*results).writeAPI},
+		"issue": {(*results).issueRun, (*results).issueLimits, (*results).writeIssue},
+		"renew": {(*results).renewRun, (*results).renewLimits, (*results).writeRenewals},
+	}
 }
 
 func measure(ctx context.Context, w workplace, p plan) (*results, error) {
 	r := &results{plan: p, broad: map[int]*loadrun.Report{}, few: narrow.proxiesReached(p.main)}
-	if p.only == "api" {
-		return r, r.apiRun(ctx, w)
+	if p.only != "" {
+		return r, parts()[p.only].measure(r, ctx, w)
 	}
-	steps := []func(context.Context, workplace) error{r.apiRun, r.dumpAndEnvoy}
+	steps := []func(context.Context, workplace) error{r.apiRun, r.issueRun, r.renewRun, r.dumpAndEnvoy}
 	for _, n := range p.sizes {
 		steps = append(steps, r.broadRun(n))
 	}

@@ -19,7 +19,7 @@ on %s: %s, clients and server on the same machine, loopback only. It takes some 
 numbers hold for this machine and this run, so compare within the page. Latencies are medians over %d
 rounds; p50, p99 and max are over the proxies.
 
-The mesh of all but the API's rows has %d virtual nodes and %d virtual services, every virtual node has %d backends. Every simulated
+The mesh of all rows but those of the API and of certificates has %d virtual nodes and %d virtual services, every virtual node has %d backends. Every simulated
 proxy (bench/xdsload) has a TCP connection, a TLS session, a key of its own and a signed delta stream, and
 acknowledges what it gets as Envoy does. "Request" is from just before the API call until the proxy has the change,
 store and fsync included; "answer" is from the API's answer. "Agents" are the same, but say that they
@@ -41,6 +41,8 @@ func (r *results) page(missed []string) []byte {
 	fmt.Fprintf(&b, pageHead, main.When.Format(time.DateOnly), main.Machine, r.plan.rounds, endpoints, endpoints, backends)
 	r.writeLimits(&b, missed)
 	r.writeAPI(&b)
+	r.writeIssue(&b)
+	r.writeRenewals(&b)
 	r.writeChanges(&b)
 	r.writeConnects(&b)
 	r.writeNarrow(&b)
@@ -55,11 +57,11 @@ answer to the ACK, %d rounds: %.1f / %.1f / %.1f ms (min, median, max).
 	return b.Bytes()
 }
 
-// apiPage is the part of the page that -only api shows.
-func (r *results) apiPage(missed []string) []byte {
+// partPage is the part of the page that -only shows.
+func (r *results) partPage(missed []string) []byte {
 	var b bytes.Buffer
 	r.writeLimits(&b, missed)
-	r.writeAPI(&b)
+	parts()[r.plan.only].write(r, &b)
 	return b.Bytes()
 }
 

@@ -120,13 +120,16 @@ func startFairlead(ctx context.Context, w workplace, r reach) (*fairlead, error)
 	return f, nil
 }
 
-func startServer(ctx context.Context, w workplace) (*fairlead, error) {
+// serverLog is the file of the newest server's log.
+const serverLog = "fairlead.log"
+
+func startServer(ctx context.Context, w workplace, flags ...string) (*fairlead, error) {
 	dir, err := os.MkdirTemp(w.out, "data-")
 	if err != nil {
 		return nil, err
 	}
-	p, err := start(ctx, filepath.Join(w.out, "fairlead.log"), w.fairlead, "server", "--data-dir", dir,
-		"--api-address", "127.0.0.1:0", "--xds-address", "127.0.0.1:0", "--ops-address", "127.0.0.1:0")
+	p, err := start(ctx, filepath.Join(w.out, serverLog), w.fairlead, append([]string{"server", "--data-dir", dir,
+		"--api-address", "127.0.0.1:0", "--xds-address", "127.0.0.1:0", "--ops-address", "127.0.0.1:0"}, flags...)...)
 	if err != nil {
 		return nil, err
 	}

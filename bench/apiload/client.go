@@ -20,7 +20,15 @@ type Key struct{ ID, Secret, Region, Service string }
 // is in order: both are signed as they are, so the path has no percent signs.
 type Request struct {
 	Method, Path, Query string
+	Target              string // X-Amz-Target; the body is JSON 1.1 then
 	Body                []byte
+}
+
+func (r Request) contentType() string {
+	if r.Target != "" {
+		return "application/x-amz-json-1.1"
+	}
+	return "application/json"
 }
 
 // Client is one kept-alive connection; it is not safe for use by several at once.
@@ -59,8 +67,12 @@ func (c *Client) Do(r Request) ([]byte, error) {
 	fmt.Fprintf(&c.out, "%s %s HTTP/1.1\r\nHost: %s\r\nX-Amz-Date: %s\r\n", r.Method, target, c.host, now)
 	signed := "host;x-amz-date"
 	if r.Body != nil {
-		signed = "content-type;host;x-amz-date"
-		fmt.Fprintf(&c.out, "Content-Type: application/json\r\nContent-Length: %d\r\n", len(r.Body))
+		signed = "content-type;" + signed
+		fmt.Fprintf(&c.out, "Content-Type: %s\r\nContent-Length: %d\r\n", r.contentType(), len(r.Body))
+	}
+	if r.Target != "" {
+		signed += ";x-amz-target"
+		fmt.Fprintf(&c.out, "X-Amz-Target: %s\r\n", r.Target)
 	}
 	fmt.Fprintf(&c.out, "Authorization: AWS4-HMAC-SHA256 Credential=%s/%s, SignedHeaders=%s, Signature=%s\r\n\r\n",
 		c.key.ID, c.scope(now[:8]), signed, c.sign(r, now, signed))
@@ -70,7 +82,7 @@ func (c *Client) Do(r Request) ([]byte, error) {
 	}
 	status, err := c.read()
 	if err == nil && status != 200 {
-		err = fmt.Errorf("%s %s: %d %s", r.Method, target, status, c.answer)
+		err = fmt.Errorf("%s %s %s: %d %s", r.Method, target, r.Target, status, c.answer)
 	}
 	return c.answer, err
 }
@@ -85,9 +97,13 @@ func (c *Client) sign(r Request, now, signed string) string {
 	body := sha256.Sum256(r.Body)
 	canonical := r.Method + "\n" + r.Path + "\n" + r.Query + "\n"
 	if r.Body != nil {
-		canonical += "content-type:application/json\n"
+		canonical += "content-type:" + r.contentType() + "\n"
 	}
-	canonical += "host:" + c.host + "\nx-amz-date:" + now + "\n\n" + signed + "\n" + hex.EncodeToString(body[:])
+	canonical += "host:" + c.host + "\nx-amz-date:" + now + "\n"
+	if r.Target != "" {
+		canonical += "x-amz-target:" + r.Target + "\n"
+	}
+	canonical += "\n" + signed + "\n" + hex.EncodeToString(body[:])
 	if date := now[:8]; c.date != date {
 		key := []byte("AWS4" + c.key.Secret)
 		for _, part := range []string{date, c.key.Region, c.key.Service, "aws4_request"} {

@@ -31,6 +31,14 @@ type importFlags struct {
 	parameterFile string
 	output        string
 	report        string
+	adopt         adoptFlags
+}
+
+// adoptFlags are those about the server, which import asks only with --adopt.
+type adoptFlags struct {
+	operatorFlags
+	adopt, yes, dryRun bool
+	authority          string
 }
 
 func newImportCommand() *cobra.Command {
@@ -45,12 +53,18 @@ standard output, in an order in which they can be made, and a report on standard
 error: what is not carried over, what is unsafe, which certificates, root CAs and
 Cloud Map namespaces the resources need. It calls no server.
 
+With --adopt it does, before it writes the documents: it makes the certificates and root
+CAs that the resources name and the server has not, under the ARNs that they had in AWS,
+and waits until they are issued. What you have yourself give first to fairlead ca adopt
+and fairlead acm adopt; what is there is left alone. It asks before it makes any.
+
 A resource of which a part cannot be carried over is left out when it would mean
 something else without it. Exits 0 if all was carried over, 3 if something was
 not.`,
 		Example: `  fairlead import mesh.yaml services.yaml --parameter AWS::Region=eu-west-1
   aws appmesh describe-virtual-node --mesh-name apps --virtual-node-name api | fairlead import -
-  terraform show -json | fairlead import - -o json`,
+  terraform show -json | fairlead import - -o json
+  fairlead import mesh.yaml --adopt --yes | fairlead apply -f -`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usagef("%s takes files, folders or -\nUsage: %s", cmd.CommandPath(), cmd.UseLine())
@@ -64,6 +78,11 @@ not.`,
 	cmd.Flags().StringArrayVar(&flags.parameters, "parameter", nil, "NAME=VALUE for CloudFormation: a parameter, AWS::Region and the like, Resource or Resource.Attribute, an export")
 	cmd.Flags().StringVar(&flags.parameterFile, "parameters", "", "a file of such values, an object or as aws cloudformation takes it")
 	cmd.Flags().StringVarP(&flags.output, "output", "o", "yaml", "yaml or json")
+	flags.adopt.addFormats(cmd)
+	cmd.Flags().BoolVar(&flags.adopt.adopt, "adopt", false, "make the certificates and root CAs that are missing, under their ARNs")
+	cmd.Flags().BoolVar(&flags.adopt.yes, "yes", false, "with --adopt, do not ask")
+	cmd.Flags().BoolVar(&flags.adopt.dryRun, "dry-run", false, "with --adopt, say what would be made, and make nothing")
+	cmd.Flags().StringVar(&flags.adopt.authority, "authority", "", "with --adopt, the ARN of the authority that issues the certificates (default: a root CA that their clients trust)")
 	cmd.Flags().StringVar(&flags.report, "report", "", "a file to write the report to, as JSON")
 	return cmd
 }
@@ -75,6 +94,9 @@ func (f *importFlags) run(cmd *cobra.Command, args []string) error {
 	}
 	if f.output != "yaml" && f.output != "json" {
 		return usagef("--output: %q is not yaml or json", f.output)
+	}
+	if a := f.adopt; !a.adopt && (a.yes || a.dryRun || a.authority != "" || a.endpoint != "") {
+		return usagef("--yes, --dry-run, --authority and --endpoint-url are for --adopt: without it no server is asked")
 	}
 	inputs, err := readInputs(cmd.InOrStdin(), args)
 	if err != nil {
@@ -100,6 +122,11 @@ func (f *importFlags) run(cmd *cobra.Command, args []string) error {
 	if err := result.WriteReport(cmd.ErrOrStderr()); err != nil {
 		return err
 	}
+	if f.adopt.adopt {
+		if err := f.adopt.run(cmd, result); err != nil {
+			return err
+		}
+	}
 	if _, err := cmd.OutOrStdout().Write(documents); err != nil {
 		return fmt.Errorf("write the documents: %w", err)
 	}
@@ -107,6 +134,34 @@ func (f *importFlags) run(cmd *cobra.Command, args []string) error {
 		return exitIncomplete
 	}
 	return nil
+}
+
+// run makes what the resources need, as far as it is missing.
+func (f *adoptFlags) run(cmd *cobra.Command, result *importer.Result) error {
+	o, err := f.connect(cmd)
+	if err != nil {
+		return err
+	}
+	a, stderr := newAdopter(o), cmd.ErrOrStderr()
+	plan, err := planAdoption(cmd.Context(), a, result, f.authority)
+	if err != nil {
+		return err
+	}
+	if err := plan.write(stderr); err != nil {
+		return fmt.Errorf("write the report: %w", err)
+	}
+	if err := plan.blocked(); err != nil {
+		return err
+	}
+	if f.dryRun {
+		return nil
+	}
+	if !plan.empty() && !f.yes {
+		if err := plan.confirm(); err != nil {
+			return err
+		}
+	}
+	return plan.do(cmd.Context(), a, stderr)
 }
 
 func (f *importFlags) options() (importer.Options, error) {

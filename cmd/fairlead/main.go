@@ -83,7 +83,7 @@ DATA-DIR/credentials.`,
 		return usagef("%w\nSee '%s --help'.", err, cmd.CommandPath())
 	})
 	root.SetVersionTemplate("fairlead {{.Version}}\n")
-	root.AddCommand(newServerCommand(), newProxyCommand(), newEdgesCommand(), newProblemsCommand(), newVersionCommand())
+	root.AddCommand(newServerCommand(), newProxyCommand(), newCACommand(), newEdgesCommand(), newProblemsCommand(), newVersionCommand())
 	root.AddCommand(otherCommands()...)
 	return root
 }

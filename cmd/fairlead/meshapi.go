@@ -79,12 +79,20 @@ func (a *meshAPI) try(ctx context.Context, operation string, on manifest.Resourc
 	if len(query) > 0 {
 		path += "?" + query.Encode()
 	}
-	const attempts, longest = 9, 5 * time.Second
-	for attempt, delay := 1, 100*time.Millisecond; ; attempt, delay = attempt+1, min(2*delay, longest) {
+	return again(ctx, func() ([]byte, error) {
 		header, body, err := a.send(ctx, appmesh.SigningName, appmesh.Operations[i].Method, path, in)
 		for _, warning := range header.Values(server.WarningHeader) {
 			fmt.Fprintf(a.warnings, "warning: %s: %s\n", on, warning)
 		}
+		return body, err
+	})
+}
+
+// again calls the server, and again while it says to try again.
+func again(ctx context.Context, call func() ([]byte, error)) ([]byte, error) {
+	const attempts, longest = 9, 5 * time.Second
+	for attempt, delay := 1, 100*time.Millisecond; ; attempt, delay = attempt+1, min(2*delay, longest) {
+		body, err := call()
 		if attempt == attempts || !isRefusal(err, "TooManyRequestsException", "ThrottlingException", "ServiceUnavailableException") {
 			return body, err
 		}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -129,6 +128,16 @@ func TestRestrictedUser(t *testing.T) {
 	wantCode(t, "describe", err, "", "")
 	_, err = client.DeleteMesh(ctx, &meshsdk.DeleteMeshInput{MeshName: aws.String("apps")})
 	wantCode(t, "delete what is tagged prod", err, denied, alice+"appmesh:DeleteMesh on resource: "+meshARN+"apps with an explicit deny in an identity-based policy")
+	tagged := func(key string) error {
+		_, err := client.TagResource(ctx, &meshsdk.TagResourceInput{ResourceArn: aws.String(meshARN + "apps"), Tags: []meshtypes.TagRef{tag(key, "x")}})
+		return err
+	}
+	wantCode(t, "a tag", tagged("team"), "", "")
+	p.must(t, "iam", "create", "policy", "frozen", "--document", policyFile(t, `{'Effect':'Deny','Action':'appmesh:UpdateMesh','Resource':'*'}`))
+	p.must(t, "iam", "attach", "user", "alice", "--policy", "frozen")
+	wantCode(t, "a tag that is a setting", tagged("fairlead:tls-minimum-version"), denied, alice+"appmesh:UpdateMesh on resource: "+meshARN+"apps with an explicit deny")
+	wantCode(t, "a tag that is none", tagged("team"), "", "")
+	p.must(t, "iam", "detach", "user", "alice", "--policy", "frozen")
 	_, err = client.CreateVirtualNode(ctx, nodeWith("arn:aws:acm:us-east-1:"+homeAccount+":certificate/00000000-0000-4000-8000-000000000000"))
 	wantCode(t, "a certificate that it may not describe", err, denied, alice+"acm:DescribeCertificate on resource: arn:aws:acm:")
 	_, err = p.sts(key).GetCallerIdentity(ctx, nil)
@@ -278,7 +287,7 @@ func TestAssumeRole(t *testing.T) {
 		{"an odd name", key, func(in *stssdk.AssumeRoleInput) { in.RoleSessionName = aws.String("a b") }, "ValidationError", "RoleSessionName"},
 		{"a bad policy", key, func(in *stssdk.AssumeRoleInput) { in.Policy = aws.String(`{"Statement":[]}`) }, "MalformedPolicyDocument", "has no Statement"},
 		{"a long policy", key, func(in *stssdk.AssumeRoleInput) { in.Policy = aws.String(allowAll + strings.Repeat(" ", 2048)) }, "PackedPolicyTooLarge", "2048"},
-		{"GetSessionToken of a session", session, nil, "", ""},
+		{"chained", session, nil, "", ""},
 	} {
 		_, _, err := assume(test.creds, test.edit)
 		wantCode(t, test.name, err, test.code, test.message)
@@ -313,16 +322,15 @@ func TestConditionKeys(t *testing.T) {
 	p.must(t, "iam", "create", "user", "issuer", "--policy", "leafs")
 	key := keyIn(t, p.must(t, "iam", "key", "create", "issuer"))
 	client := acmpcasdk.New(acmpcasdk.Options{BaseEndpoint: &p.url, Region: "us-east-1", RetryMaxAttempts: 1, Credentials: credentials.StaticCredentialsProvider{Value: key}})
-	for template, code := range map[string]string{"": "ResourceNotFoundException", "EndEntityClientAuthCertificate/V1": "ResourceNotFoundException", "SubordinateCACertificate_PathLen0/V1": "AccessDeniedException"} {
+	for template, denied := range map[string]bool{"": false, "EndEntityClientAuthCertificate/V1": false, "SubordinateCACertificate_PathLen0/V1": true} {
 		in := &acmpcasdk.IssueCertificateInput{CertificateAuthorityArn: aws.String("arn:aws:acm-pca:us-east-1:" + homeAccount + ":certificate-authority/00000000-0000-4000-8000-000000000000"),
 			Csr: []byte("x"), SigningAlgorithm: pcatypes.SigningAlgorithmSha256withecdsa, Validity: &pcatypes.Validity{Type: pcatypes.ValidityPeriodTypeDays, Value: aws.Int64(1)}}
 		if template != "" {
 			in.TemplateArn = aws.String("arn:aws:acm-pca:::template/" + template)
 		}
 		_, err := client.IssueCertificate(context.WithoutCancel(t.Context()), in)
-		if refused, ok := errors.AsType[smithy.APIError](err); !ok || refused.ErrorCode() != code && !(code != "AccessDeniedException" && refused.ErrorCode() != "AccessDeniedException") {
-			t.Errorf("template %q: %v, want %s", template, err, code)
+		if refused, ok := errors.AsType[smithy.APIError](err); !ok || (refused.ErrorCode() == "AccessDeniedException") != denied {
+			t.Errorf("template %q: %v, denied %v", template, err, denied)
 		}
 	}
-	fmt.Fprintln(t.Output(), "three templates")
 }

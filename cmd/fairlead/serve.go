@@ -153,14 +153,16 @@ func (p *controlPlane) routes() error {
 	(&server.STS{Store: p.store, Now: time.Now}).Mount(mux)
 	p.pca = pki.NewPrivateCA(pki.Config{Store: p.store, Region: p.config.Region, URL: p.pkiURL(), Folder: p.config.DataDir, Now: time.Now, Log: p.log})
 	awsapi.MountTargets(mux, acmpca.SigningName, acmpca.TargetPrefix, acmpca.Service(p.pca), acmpca.Operations)
+	p.pca.MountOperator(mux)
 	attempts, err := pki.NewACMMetrics(p.metrics)
 	if err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}
 	p.acm = pki.NewACM(pki.ACMConfig{
-		Store: p.store, Authorities: p.pca, Region: p.config.Region, Account: p.config.AccountID, InUse: p.mesh.CertificatesInUse, Metrics: attempts, Now: time.Now, Log: p.log,
+		Store: p.store, Authorities: p.pca, Region: p.config.Region, Account: p.config.AccountID, Metrics: attempts, Now: time.Now, Log: p.log,
 	})
 	awsapi.MountTargets(mux, acm.SigningName, acm.TargetPrefix, acm.Service(p.acm), acm.Operations)
+	p.acm.MountOperator(mux)
 	p.api = server.WithWarnings(mux)
 	return nil
 }

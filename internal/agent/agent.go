@@ -77,9 +77,9 @@ func Run(ctx context.Context, config Config, log *slog.Logger, out io.Writer) er
 	a.envoy = &supervisor{binary: config.Envoy.Binary, args: arguments, limit: config.RestartLimit, out: out, log: log}
 	a.observer = newObserver(a)
 	a.relay.changed, a.files.changed, a.envoy.changed = a.observer.poke, a.observer.poke, a.observer.poke
-	a.relay.rebase = func(owners []string) {
+	a.relay.rebase = func(b baselines) {
 		select {
-		case a.observer.rebase <- owners:
+		case a.observer.rebase <- b:
 		default: // Envoy does not answer; the counters are older than the change
 		}
 	}

@@ -52,7 +52,7 @@ type RejectedStatus struct {
 	Message string `json:"message"` // Envoy's
 }
 
-// SecretStatus is a secret made of files.
+// SecretStatus is a secret made of files, or one of the server that is here.
 type SecretStatus struct {
 	Name     string `json:"name"`
 	Loaded   bool   `json:"loaded"`
@@ -136,6 +136,13 @@ func (a *Agent) Status(ctx context.Context) Status {
 		status := SecretStatus{Name: secret.Name, Loaded: secret.Loaded, Problem: secret.Problem}
 		if !secret.Expires.IsZero() {
 			status.NotAfter = secret.Expires.UTC().Format(time.RFC3339)
+		}
+		s.Secrets = append(s.Secrets, status)
+	}
+	for _, secret := range state.secrets {
+		status := SecretStatus{Name: secret.name, Loaded: secret.held}
+		if !secret.expires.IsZero() {
+			status.NotAfter = secret.expires.UTC().Format(time.RFC3339)
 		}
 		s.Secrets = append(s.Secrets, status)
 	}

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/protobuf/proto"
@@ -48,6 +49,9 @@ type mirror struct {
 	// it asks for, and holds how many resources that is.
 	settled *envoy.Config
 	holds   [envoy.NumTypes]int
+	// secretsHeld are the versions of the server's secrets that Envoy has accepted
+	// last, by name.
+	secretsHeld map[string]string
 }
 
 // received is a resource as it came, with what it names.
@@ -58,6 +62,7 @@ type received struct {
 	// the set of them that it was made for.
 	stripped *envoy.Resource
 	without  string
+	expires  time.Time // of a certificate that is a secret
 }
 
 // message is one of the server's that awaits its ACK.
@@ -80,7 +85,7 @@ type rejection struct {
 }
 
 func newMirror(name mesh.Name, endpoint mesh.ID) *mirror {
-	m := &mirror{mesh: name, endpoint: endpoint, rejected: map[envoy.Ref]rejection{}}
+	m := &mirror{mesh: name, endpoint: endpoint, rejected: map[envoy.Ref]rejection{}, secretsHeld: map[string]string{}}
 	for t := range m.received {
 		m.received[t], m.absent[t] = map[string]*received{}, map[string]bool{}
 	}
@@ -155,7 +160,11 @@ func (m *mirror) put(r *envoy.Resource) error {
 	}
 	r.Refs = found.ads
 	delete(m.rejected, r.Ref)
-	m.received[r.Type][r.Name] = &received{resource: r, references: found}
+	kept := &received{resource: r, references: found}
+	if r.Type == envoy.Secret {
+		kept.expires = expiryOf(r.Any)
+	}
+	m.received[r.Type][r.Name] = kept
 	return nil
 }
 
@@ -183,6 +192,7 @@ func (m *mirror) prune() {
 		maps.DeleteFunc(m.received[kind], func(name string, _ *received) bool { return !named(name) })
 		maps.DeleteFunc(m.absent[kind], func(name string, _ bool) bool { return !named(name) })
 	}
+	maps.DeleteFunc(m.secretsHeld, func(name, _ string) bool { return m.received[envoy.Secret][name] == nil })
 }
 
 // versions are what we tell the server that we hold of a type. Of what Envoy

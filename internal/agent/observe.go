@@ -37,7 +37,7 @@ const reportedStats = `^(cluster\.cds_egress_|listener\..*\.ssl\.)`
 type observer struct {
 	agent  *Agent
 	wake   chan struct{}
-	rebase chan []string
+	rebase chan baselines
 
 	report  edge.Report
 	started time.Time // of the Envoy that the counters are of
@@ -49,8 +49,15 @@ type observer struct {
 }
 
 func newObserver(a *Agent) *observer {
-	return &observer{agent: a, wake: make(chan struct{}, 1), rebase: make(chan []string, 64)}
+	return &observer{agent: a, wake: make(chan struct{}, 1), rebase: make(chan baselines, 64)}
 }
+
+// baselines are the clusters and listeners whose counters tell something else
+// from now on: they, or the trust of clusters, have changed. They are called as in
+// Envoy's counters.
+type baselines struct{ changed, retrusted []string }
+
+func (b baselines) empty() bool { return len(b.changed)+len(b.retrusted) == 0 }
 
 // poke has the observer look now.
 func (o *observer) poke() {
@@ -67,23 +74,23 @@ func (o *observer) run(ctx context.Context) {
 		if !o.ready {
 			pause = lookEvery
 		}
-		var owners []string
+		var b baselines
 		select {
 		case <-o.wake:
-		case owners = <-o.rebase:
+		case b = <-o.rebase:
 		case <-time.After(pause):
 		case <-ctx.Done():
 			return
 		}
-		o.look(ctx, owners)
+		o.look(ctx, b)
 	}
 }
 
-func (o *observer) look(ctx context.Context, owners []string) {
+func (o *observer) look(ctx context.Context, b baselines) {
 	a := o.agent
 	process := a.envoy.current()
 	if !process.Started.Equal(o.started) {
-		o.report.Baseline, o.report.Counters = nil, nil // they start from 0 again
+		o.report.Baseline, o.report.Trusted, o.report.Counters = nil, nil, nil // they start from 0 again
 		o.started = process.Started
 	}
 	state := a.readiness(ctx)
@@ -95,10 +102,10 @@ func (o *observer) look(ctx context.Context, owners []string) {
 	o.report.EnvoyVersion, o.report.Secrets = a.version, a.secretReports()
 	said := fmt.Sprint(o.report.Ready, o.report.Problems, o.report.Secrets, a.relay.state.Load().connection.connected)
 	since := a.now().Sub(o.sent)
-	if said == o.said && since < reportEvery && len(owners) == 0 {
+	if said == o.said && since < reportEvery && b.empty() {
 		return
 	}
-	counted := process.Pid != 0 && o.count(ctx, owners)
+	counted := process.Pid != 0 && o.count(ctx, b)
 	if said == o.said && since < repeatEvery && !(counted && since >= reportEvery) {
 		return
 	}
@@ -111,17 +118,20 @@ func (o *observer) look(ctx context.Context, owners []string) {
 	a.relay.sendNewest(report)
 }
 
-// count reads the counters, lets those of owners that have changed start anew,
+// count reads the counters, lets those of what has changed start anew,
 // and says whether there is anything new in them.
-func (o *observer) count(ctx context.Context, owners []string) (changed bool) {
+func (o *observer) count(ctx context.Context, b baselines) (changed bool) {
 	counters, err := o.agent.admin.counters(ctx, reportedStats, edge.Wanted)
 	if err != nil {
 		return false // readiness says so
 	}
-	changed = o.uncounted || len(owners) > 0 || !maps.Equal(counters, o.report.Counters)
+	changed = o.uncounted || !b.empty() || !maps.Equal(counters, o.report.Counters)
 	o.report.Counters = counters
-	for _, owner := range owners {
+	for _, owner := range b.changed {
 		o.report.Rebase(owner)
+	}
+	for _, owner := range b.retrusted {
+		o.report.Retrust(owner)
 	}
 	o.uncounted = changed
 	return changed
@@ -144,6 +154,13 @@ func (a *Agent) secretReports() []edge.SecretStatus {
 		report := edge.SecretStatus{Name: s.Name, Loaded: s.Loaded, Error: s.Problem}
 		if !s.Expires.IsZero() {
 			report.NotAfter = s.Expires.Unix()
+		}
+		reports = append(reports, report)
+	}
+	for _, s := range a.relay.state.Load().secrets {
+		report := edge.SecretStatus{Name: s.name, Loaded: s.held}
+		if !s.expires.IsZero() {
+			report.NotAfter = s.expires.Unix()
 		}
 		reports = append(reports, report)
 	}

@@ -115,6 +115,11 @@ func (a *Agent) secretProblems(state *relayState) map[string][]string {
 			blame(state.file[s.Name], "certificate: Envoy does not have it yet: "+s.Files.Chain)
 		}
 	}
+	for _, s := range state.secrets {
+		if !s.held {
+			blame(s.namedBy, "certificate: Envoy does not have it yet: "+s.name)
+		}
+	}
 	for name, refs := range state.closed {
 		blame(refs, fmt.Sprintf("secret %s: it comes from the server, and the server has not sent it", name))
 	}

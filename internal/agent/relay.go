@@ -40,7 +40,7 @@ type relay struct {
 	// changed is told of anything that readiness may depend on; rebase of
 	// clusters and listeners that Envoy has taken anew, by name.
 	changed func()
-	rebase  func(owners []string)
+	rebase  func(baselines)
 
 	mirror     *mirror
 	session    *session
@@ -78,6 +78,7 @@ type relayState struct {
 	missing    []envoy.Ref
 	listeners  []string               // that Envoy should have
 	closed     map[string][]envoy.Ref // secrets of the server that are not here, and what they close
+	secrets    []serverSecret         // of the server, that are here
 	// file and provider are the secrets that Envoy gets here and from the
 	// provider of `sds` secrets, with what names them.
 	file, provider map[string][]envoy.Ref
@@ -181,8 +182,9 @@ func (r *relay) fromEnvoy(e envoyEvent) {
 			"resource", e.rejected.Resource.Name, "why", e.rejected.Message)
 		r.mirror.envoyRejected(*e.rejected)
 	case e.accepted != nil:
-		if owners := statOwners(e.accepted); len(owners) > 0 {
-			r.rebase(owners)
+		b := baselines{changed: statOwners(e.accepted), retrusted: statOwners(r.mirror.envoyAccepted(e.accepted))}
+		if !b.empty() {
+			r.rebase(b)
 		}
 	case e.settled != nil:
 		r.mirror.envoySettled(e.settled, e.holds)
@@ -313,6 +315,7 @@ func (r *relay) note() {
 	s := &relayState{connection: r.connection, revision: m.held.Revision, lineage: m.held.Lineage, configured: m.configured(),
 		held: r.saidHeld, missing: m.missing(), closed: m.withheld(), rejected: map[envoy.Ref]string{}, untold: map[envoy.Ref]string{},
 		settled: m.published != nil && m.settled == m.published, envoyConnected: r.streams > 0}
+	s.secrets = m.serverSecrets()
 	s.file, s.provider = m.localSecrets()
 	for ref, rejected := range m.rejected {
 		s.rejected[ref] = rejected.message

@@ -35,7 +35,10 @@ func (m *mirror) envoySettled(config *envoy.Config, holds [envoy.NumTypes]int) {
 }
 
 // envoyGone notes that Envoy's stream has ended: what it holds is not known.
-func (m *mirror) envoyGone() { m.settled = nil }
+func (m *mirror) envoyGone() {
+	m.settled = nil
+	clear(m.secretsHeld)
+}
 
 // answers are the messages that Envoy has now answered, in their order. While
 // Envoy is down, they wait: an ACK says that Envoy has it.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -71,6 +72,11 @@ func (a asked) authorize(ctx context.Context, action string) error {
 	}
 	if tag := iam.TagAction(a.service); tagged && tag != "" && tag != action && !strings.Contains(action, "Tag") {
 		if err := a.allowed(ctx, a.service, tag, resource, accountOf(resource)); err != nil {
+			return err
+		}
+	}
+	if update := a.tagUpdate(action, resource); update != "" {
+		if err := a.allowed(ctx, a.service, update, resource, accountOf(resource)); err != nil {
 			return err
 		}
 	}
@@ -210,6 +216,28 @@ func (a asked) list(name string) ([]string, bool) {
 	}
 	list, ok := v.Interface().([]string)
 	return list, ok
+}
+
+// settingPrefix begins the keys of tags that are settings of their resource.
+const settingPrefix = "fairlead:"
+
+// tagUpdate is the operation that changing such tags needs as well; empty: none.
+func (a asked) tagUpdate(action, arn string) string {
+	if a.service != "appmesh" || action != "TagResource" && action != "UntagResource" {
+		return ""
+	}
+	if !slices.ContainsFunc(a.values["aws:tagkeys"], func(key string) bool { return strings.HasPrefix(strings.ToLower(key), settingPrefix) }) {
+		return ""
+	}
+	parts := strings.Split(arn, "/")
+	if len(parts) < 4 {
+		return "UpdateMesh"
+	}
+	kind := parts[len(parts)-2]
+	if kind == "" {
+		return "UpdateMesh"
+	}
+	return "Update" + strings.ToUpper(kind[:1]) + kind[1:]
 }
 
 // reference is what a mesh spec names of another service, and what a caller

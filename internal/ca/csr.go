@@ -125,6 +125,10 @@ func AuthorityCSR(key PrivateKey, algorithm SigningAlgorithm, subject *Subject, 
 		}
 		extensions = append(extensions, extension)
 	}
+	return makeAuthorityCSR(key, s, name, extensions)
+}
+
+func makeAuthorityCSR(key PrivateKey, s signing, name []byte, extensions []pkix.Extension) ([]byte, error) {
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
 		RawSubject: name, SignatureAlgorithm: s.x509, ExtraExtensions: extensions,
 	}, key.Signer())

@@ -18,7 +18,7 @@ const (
 // brings it, PEM.
 type AuthorityImport struct {
 	Root        bool // the authority's type
-	CSR         *CSR // the authority's own
+	CSR         *CSR // the authority's own; nil: its key is not known (AuthorityAdoption)
 	Certificate []byte
 	Chain       []byte // of a subordinate: its parent first, a self-signed root last
 	Now         time.Time
@@ -82,9 +82,9 @@ func (m AuthorityImport) chain() ([]*x509.Certificate, error) {
 // checkCertificate wants the certificate to be the answer to the CSR.
 func (m AuthorityImport) checkCertificate(c *x509.Certificate) error {
 	switch {
-	case !samePublicKey(m.CSR.PublicKey(), c.PublicKey):
+	case m.CSR != nil && !samePublicKey(m.CSR.PublicKey(), c.PublicKey):
 		return faultf(CertificateMismatch, "the certificate's public key is not that of the authority's CSR")
-	case !bytes.Equal(m.CSR.request.RawSubject, c.RawSubject):
+	case m.CSR != nil && !bytes.Equal(m.CSR.request.RawSubject, c.RawSubject):
 		return faultf(CertificateMismatch, "the certificate's subject %s is not that of the authority's CSR, %s", c.Subject, m.CSR.request.Subject)
 	case m.Root && !selfSigned(c):
 		return faultf(MalformedCertificate, "a root authority's certificate must be self-signed; this one is issued by %s", c.Issuer)

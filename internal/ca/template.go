@@ -116,6 +116,9 @@ func (t Template) ARN(partition string) string {
 	return "arn:" + partition + ":acm-pca:::template/" + t.Name + "/V1"
 }
 
+// CA says whether certificates of the template are of authorities.
+func (t Template) CA() bool { return t.isCA }
+
 // Root says whether the template is for an authority's own, self-signed
 // certificate (SelfSign).
 func (t Template) Root() bool { return t.root }

@@ -95,7 +95,7 @@ func TestVerdicts(t *testing.T) {
 			tlspolicy.VerdictVerified, observed, "but 3 other connections failed: the client refuses the server's certificate: it carries none of blue.apps.local"},
 
 		{"another authority than the client trusts", enforced, strict, counts{connections: 3, connectFailed: 3, failVerify: 3}, counts{sslError: 3},
-			tlspolicy.VerdictBroken, observed, "not issued by what the client trusts (/root.pem), or has expired; seen: 3 failed connections and no good one (was to be: encrypted, server verified)"},
+			tlspolicy.VerdictBroken, observed, "not issued by what the client trusts (/root.pem), or has expired, or is revoked; seen: 3 failed connections and no good one (was to be: encrypted, server verified)"},
 		{"another name than the client accepts", enforced, strict, counts{connections: 1, connectFailed: 1, failNames: 1}, counts{sslError: 1},
 			tlspolicy.VerdictBroken, observed, "it carries none of blue.apps.local"},
 		{"the server refuses the client's certificate (TLS 1.2)", withCert, mutual, counts{connections: 2, connectFailed: 2, sslError: 2}, counts{failVerify: 2},

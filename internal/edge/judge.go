@@ -51,6 +51,9 @@ func weigh(e *mesh.Edge, o observation) finding {
 		return finding{tlspolicy.VerdictPlaintext, true, "contradiction: TLS is intended, and the client's Envoy has received data without any handshake"}
 	case d.Verdict == tlspolicy.VerdictBroken && o.refusals() > 0:
 		return o.broken(e)
+	case encrypts && o.distrusted():
+		o.client = o.recent
+		return o.broken(e)
 	case encrypts && o.accepted(e):
 		return o.encrypted(e)
 	case o.refusals() > 0:
@@ -66,9 +69,15 @@ func weigh(e *mesh.Edge, o observation) finding {
 }
 
 // refusals are the connections that TLS ended, as the client counted them.
-func (o *observation) refusals() uint64 {
-	return o.client[sslError] + o.client[failVerify] + o.client[failNames] + o.client[failHash] + o.client[failNoCert]
+func (o *observation) refusals() uint64 { return refused(o.client) }
+
+func refused(c map[string]uint64) uint64 {
+	return c[sslError] + c[failVerify] + c[failNames] + c[failHash] + c[failNoCert]
 }
+
+// distrusted says whether the handshakes are from before the trust changed, and
+// all that came since has failed.
+func (o *observation) distrusted() bool { return refused(o.recent) > 0 && o.recent[handshake] == 0 }
 
 // accepted says whether a finished handshake means that the server goes on. In
 // TLS 1.3 a client has finished before the server looks at its certificate, and
@@ -156,7 +165,7 @@ func (o *observation) cause(d tlspolicy.Decision) string {
 	case o.client[failNames] > 0:
 		return "the client refuses the server's certificate: it carries none of " + strings.Join(d.SANs, ", ")
 	case o.client[failVerify] > 0:
-		return "the client refuses the server's certificate: it is not issued by what the client trusts" + trusted(d) + ", or has expired"
+		return "the client refuses the server's certificate: it is not issued by what the client trusts" + trusted(d) + ", or has expired, or is revoked"
 	case o.client[failHash] > 0:
 		return "the client refuses the server's certificate: it is not the pinned one"
 	case o.client[failNoCert] > 0:
@@ -176,6 +185,8 @@ func (o *observation) cause(d tlspolicy.Decision) string {
 // trusted names the client's trust.
 func trusted(d tlspolicy.Decision) string {
 	switch t := d.Trust; {
+	case t == nil && d.IssuerOf != nil && d.IssuerOf.ARN != "":
+		return " (the root of " + d.IssuerOf.ARN + ")"
 	case t == nil:
 		return ""
 	case t.Source == tlspolicy.SourceACM:

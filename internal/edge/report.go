@@ -19,6 +19,10 @@ type Report struct {
 	// they belong to changed last: what came before says nothing of what the
 	// proxy holds now. Missing ones were 0.
 	Baseline map[string]uint64 `json:"baseline,omitzero"`
+	// Trusted has counters as they stood when the trust of the cluster that they
+	// belong to changed last: roots or CRLs. Connections from before go on, so
+	// that only what came since tells whether new ones succeed.
+	Trusted  map[string]uint64 `json:"trusted,omitzero"`
 	Secrets  []SecretStatus    `json:"secrets,omitzero"`
 	Problems []string          `json:"problems,omitzero"` // for people: what the agent could not do
 }
@@ -36,21 +40,33 @@ type SecretStatus struct {
 // Rebase makes the counters of one cluster or listener start anew, as
 // "cluster.NAME" or "listener.ADDRESS" changed. The agent calls it when Envoy
 // has taken the change.
-func (r *Report) Rebase(owner string) {
-	if r.Baseline == nil {
-		r.Baseline = map[string]uint64{}
+func (r *Report) Rebase(owner string) { r.note(&r.Baseline, owner) }
+
+// Retrust notes that the trust of a cluster has changed, as Rebase does of the
+// cluster.
+func (r *Report) Retrust(owner string) { r.note(&r.Trusted, owner) }
+
+func (r *Report) note(in *map[string]uint64, owner string) {
+	if *in == nil {
+		*in = map[string]uint64{}
 	}
 	for name, n := range r.Counters {
 		if rest, ok := strings.CutPrefix(name, owner+"."); ok && counters[rest] {
-			r.Baseline[name] = n
+			(*in)[name] = n
 		}
 	}
 }
 
 // count is how far a counter went since its baseline. A counter below its
 // baseline belongs to an Envoy that was started since.
-func (r *Report) count(name string) uint64 {
-	n, before := r.Counters[name], r.Baseline[name]
+func (r *Report) count(name string) uint64 { return since(r.Counters[name], r.Baseline[name]) }
+
+// recent is how far a counter went since the trust changed, too.
+func (r *Report) recent(name string) uint64 {
+	return since(r.Counters[name], max(r.Baseline[name], r.Trusted[name]))
+}
+
+func since(n, before uint64) uint64 {
 	if n < before {
 		return n
 	}
@@ -65,7 +81,7 @@ const (
 	sslError       = "ssl.connection_error"      // failed, but for failed verification
 	noCertificate  = "ssl.no_certificate"        // finished without a certificate of the peer
 	failNoCert     = "ssl.fail_verify_no_cert"   // the peer presented none
-	failVerify     = "ssl.fail_verify_error"     // chain not trusted, or expired
+	failVerify     = "ssl.fail_verify_error"     // chain not trusted, expired or revoked
 	failNames      = "ssl.fail_verify_san"       // no accepted name
 	failHash       = "ssl.fail_verify_cert_hash" // not a pinned certificate
 	connections    = "upstream_cx_total"

@@ -101,7 +101,7 @@ func row(g *mesh.Graph, e *mesh.Edge, clients, servers []Proxy) Row {
 	f := judge(e, o)
 	r.Verdict, r.Observed, r.Why = f.verdict, f.observed, f.why
 	r.Contradicted = r.Observed && r.Verdict != r.Predicted
-	if obstacle := configured(cluster, clients, servers); obstacle != "" {
+	if obstacle := configured(e, cluster, clients, servers); obstacle != "" {
 		r.Why = obstacle + "; intended: " + r.Why
 		if f.verdict == r.Predicted {
 			// What was counted may be of the configuration before.
@@ -112,19 +112,25 @@ func row(g *mesh.Graph, e *mesh.Edge, clients, servers []Proxy) Row {
 }
 
 // configured says what keeps the Envoys from what is intended; empty: nothing.
-func configured(cluster string, clients, servers []Proxy) string {
+func configured(e *mesh.Edge, cluster string, clients, servers []Proxy) string {
 	for _, p := range servers {
 		for _, rejected := range p.Rejected {
 			if rejected.Resource == "lds_ingress_0.0.0.0_15000" {
 				return "the server's Envoy rejects its listener: " + rejected.Message
 			}
+			if c := e.Listener.TLS.Certificate; c != nil && c.Source == tlspolicy.SourceACM && rejected.Resource == mesh.CertificateSecret(c.ARN) {
+				return "the server's Envoy rejects its certificate " + c.ARN + ", and the one before stays: " + rejected.Message
+			}
 		}
 	}
-	behind := 0
+	behind, trust := 0, trustSecret(e.Decision)
 	for _, p := range clients {
 		for _, rejected := range p.Rejected {
 			if rejected.Resource == cluster {
 				return "the client's Envoy rejects its configuration of this edge: " + rejected.Message
+			}
+			if rejected.Resource == trust {
+				return "the client's Envoy rejects the trust of this edge, and the one before stays: " + rejected.Message
 			}
 		}
 		if p.Held != "" {
@@ -140,11 +146,24 @@ func configured(cluster string, clients, servers []Proxy) string {
 	return ""
 }
 
+// trustSecret is the name of the server's secret that an edge's client trusts by;
+// empty: there is none.
+func trustSecret(d tlspolicy.Decision) string {
+	switch {
+	case d.Validation == tlspolicy.ByIssuerRoot && d.IssuerOf.Source == tlspolicy.SourceACM:
+		return mesh.IssuerSecret(d.IssuerOf.ARN)
+	case d.Validation == tlspolicy.ByPolicy && d.Trust.Source == tlspolicy.SourceACM:
+		return mesh.TrustSecret(d.Trust.ARNs)
+	}
+	return ""
+}
+
 // observation is what the Envoys of both ends counted.
 type observation struct {
 	proxies  int               // of the client, connected
 	reported int               // of those, with a report
 	client   map[string]uint64 // of the edge's cluster
+	recent   map[string]uint64 // of that, since its trust changed
 	server   map[string]uint64 // of the server's listener, with all its clients
 	missing  []string          // secrets that either end could not have, in words
 }
@@ -154,27 +173,29 @@ type observation struct {
 const serverListener = "listener.0.0.0.0_15000."
 
 func observe(cluster string, clients, servers []Proxy) observation {
-	o := observation{proxies: len(clients), client: map[string]uint64{}, server: map[string]uint64{}}
+	o := observation{proxies: len(clients), client: map[string]uint64{}, recent: map[string]uint64{}, server: map[string]uint64{}}
 	for _, p := range clients {
 		if p.Report == nil {
 			continue
 		}
 		o.reported++
-		o.add(o.client, p.Report, "cluster."+stat(cluster)+".")
+		of := "cluster." + stat(cluster) + "."
+		add(o.client, of, p.Report.count)
+		add(o.recent, of, p.Report.recent)
 		o.lacks("client", p.Report)
 	}
 	for _, p := range servers {
 		if p.Report != nil {
-			o.add(o.server, p.Report, serverListener)
+			add(o.server, serverListener, p.Report.count)
 			o.lacks("server", p.Report)
 		}
 	}
 	return o
 }
 
-func (o *observation) add(to map[string]uint64, r *Report, prefix string) {
+func add(to map[string]uint64, prefix string, count func(string) uint64) {
 	for name := range counters {
-		to[name] += r.count(prefix + name)
+		to[name] += count(prefix + name)
 	}
 }
 
@@ -192,7 +213,7 @@ func stat(cluster string) string { return strings.ReplaceAll(cluster, ":", "_") 
 // meanings of failures, by counter, at the client and at the server.
 var meanings = []struct{ counter, client, server string }{
 	{failNames, "the server's certificate carries no accepted name", "a client's certificate carries no accepted name"},
-	{failVerify, "the server's certificate is not issued by a trusted authority, or has expired", "a client's certificate is not issued by a trusted authority, or has expired"},
+	{failVerify, "the server's certificate is not issued by a trusted authority, or has expired, or is revoked", "a client's certificate is not issued by a trusted authority, or has expired"},
 	{failNoCert, "the server presented no certificate", "a client presented no certificate"},
 	{failHash, "the server's certificate is not the pinned one", "a client's certificate is not the pinned one"},
 	{sslError, "the handshake failed otherwise: the server refused it or speaks no TLS", "the handshake failed otherwise: a client refused it or speaks no TLS"},

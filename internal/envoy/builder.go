@@ -21,6 +21,7 @@ type Builder struct {
 	serial     uint64
 	units      map[string]*unit
 	resources  map[contentKey]*interned
+	secrets    map[string]*heldSecret // by name
 	configs    map[configKey]*built
 }
 
@@ -56,6 +57,7 @@ type built struct {
 	graph    *mesh.Graph
 	config   *Config
 	problems []mesh.Problem
+	secrets  []secret
 	used     uint64
 }
 
@@ -64,6 +66,7 @@ func NewBuilder() *Builder {
 	return &Builder{
 		units:     map[string]*unit{},
 		resources: map[contentKey]*interned{},
+		secrets:   map[string]*heldSecret{},
 		configs:   map[configKey]*built{},
 	}
 }
@@ -78,8 +81,10 @@ func (b *Builder) Build(g *mesh.Graph, id mesh.ID, shape Shape) (*Config, []mesh
 		return nil, nil, fmt.Errorf("build %s: mesh %s has no such endpoint", id, g.Name.Mesh)
 	}
 	if g != b.graph {
+		if b.graph == nil || b.graph.Endpoints[id] != endpoint {
+			b.advance() // what was Renewed looks at no unit, and makes none
+		}
 		b.graph = g
-		b.advance()
 	}
 	key := configKey{id, shape}
 	last := b.configs[key]
@@ -88,15 +93,19 @@ func (b *Builder) Build(g *mesh.Graph, id mesh.ID, shape Shape) (*Config, []mesh
 	}
 	a := &assembly{
 		builder: b, graph: g, endpoint: endpoint, shape: shape,
-		config: &Config{Mesh: g.Name, Endpoint: id, Revision: g.Revision, Origins: endpoint.Origins},
+		config: &Config{Mesh: g.Name, Endpoint: id, Revision: g.Revision, Origins: slices.Clip(endpoint.Origins)},
 	}
-	if err := a.assemble(); err != nil {
+	assemble := a.assemble
+	if last != nil && last.graph.Endpoints[id] == endpoint {
+		assemble = func() error { return a.renew(last) }
+	}
+	if err := assemble(); err != nil {
 		return nil, a.problems, fmt.Errorf("build %s: %w", id, err)
 	}
 	if last != nil && a.config.Equal(last.config) {
 		a.config.Resources = last.config.Resources
 	}
-	b.configs[key] = &built{g, a.config, a.problems, b.generation}
+	b.configs[key] = &built{g, a.config, a.problems, a.secrets, b.generation}
 	return a.config, a.problems, nil
 }
 
@@ -118,6 +127,11 @@ func (b *Builder) advance() {
 			delete(b.resources, key)
 		}
 	}
+	for name, s := range b.secrets {
+		if s.used < oldest {
+			delete(b.secrets, name)
+		}
+	}
 	for key, c := range b.configs {
 		if c.used < oldest {
 			delete(b.configs, key)
@@ -134,7 +148,8 @@ type assembly struct {
 	config   *Config
 	problems []mesh.Problem
 	names    map[*mesh.Edge]string // of the clusters
-	key      key                   // scratch
+	secrets  []secret
+	key      key // scratch
 }
 
 func (a *assembly) assemble() error {
@@ -151,10 +166,30 @@ func (a *assembly) assemble() error {
 	if err := a.outbound(); err != nil {
 		return err
 	}
+	if err := a.addSecrets(); err != nil {
+		return err
+	}
 	for t := range a.config.Resources {
-		slices.SortFunc(a.config.Resources[t], func(x, y *Resource) int { return cmp.Compare(x.Name, y.Name) })
+		sortByName(a.config.Resources[t])
 	}
 	return a.config.Check()
+}
+
+// renew assembles for a graph that was Renewed: nothing but the content of
+// secrets can differ from what was built last.
+func (a *assembly) renew(last *built) error {
+	a.problems, a.secrets = last.problems, last.secrets
+	a.config.Resources = last.config.Resources
+	a.config.Resources[Secret] = nil
+	if err := a.addSecrets(); err != nil {
+		return err
+	}
+	sortByName(a.config.Resources[Secret])
+	return nil
+}
+
+func sortByName(list []*Resource) {
+	slices.SortFunc(list, func(x, y *Resource) int { return cmp.Compare(x.Name, y.Name) })
 }
 
 func (a *assembly) problem(field, format string, args ...any) {

@@ -176,14 +176,21 @@ func auditMessage(m proto.Message) (refs []Ref, err error) {
 // TestMemory changes random meshes step by step: a Builder that remembers says
 // the same as one that does not, and what did not change keeps its pointers.
 func TestMemory(t *testing.T) {
+	renewals := 0
 	for seed := range uint64(8) {
 		rng := rand.New(rand.NewPCG(seed, 2))
 		view := meshgen.View(rng, 12)
 		kept := NewBuilder()
 		last := map[string]*Config{}
-		for step := range 15 {
-			change(rng, view)
-			graph := mesh.Build(view)
+		graph := mesh.Build(view)
+		for step := range 20 {
+			view = change(rng, view)
+			if renewed, ok := graph.Renewed(view); ok {
+				graph = renewed
+				renewals++
+			} else {
+				graph = mesh.Build(view)
+			}
 			pointers := map[contentKey]*Resource{}
 			for _, e := range graph.Sorted() {
 				for _, shape := range shapes {
@@ -208,13 +215,20 @@ func TestMemory(t *testing.T) {
 			}
 		}
 	}
+	if renewals < 10 {
+		t.Errorf("only %d of the changes were renewals", renewals)
+	}
 }
 
-// change writes one record of a view anew, or takes one out.
-func change(rng *rand.Rand, view *mesh.View) {
+// change is the view with one record written anew, or taken out.
+func change(rng *rand.Rand, old *mesh.View) *mesh.View {
+	copied := *old
+	view := &copied
+	view.VirtualNodes, view.VirtualServices = maps.Clone(old.VirtualNodes), maps.Clone(old.VirtualServices)
+	view.Routes, view.Certificates, view.Authorities = maps.Clone(old.Routes), maps.Clone(old.Certificates), maps.Clone(old.Authorities)
 	view.Revision++
 	other := meshgen.View(rng, 12)
-	switch rng.IntN(6) {
+	switch rng.IntN(10) {
 	case 0:
 		name := pick(rng, view.VirtualNodes)
 		if fresh, ok := other.VirtualNodes[name]; ok {
@@ -239,7 +253,15 @@ func change(rng *rand.Rand, view *mesh.View) {
 		view.Mesh = &r
 	case 5:
 		delete(view.VirtualNodes, pick(rng, view.VirtualNodes))
+	case 6:
+		delete(view.Certificates, pick(rng, view.Certificates))
+	case 7:
+		arn := pick(rng, view.Authorities)
+		view.Authorities[arn] = &mesh.Authority{ARN: arn, Revision: view.Revision, Roots: "a root", CRLs: "lists"}
+	default:
+		return meshgen.Renew(rng, old)
 	}
+	return view
 }
 
 func pick[V any](rng *rand.Rand, m map[string]V) string {
@@ -251,6 +273,9 @@ func pick[V any](rng *rand.Rand, m map[string]V) string {
 }
 
 func sameConfig(want, got *Config) string {
+	if want.Revision != got.Revision || !slices.Equal(want.Origins, got.Origins) {
+		return fmt.Sprintf("made from %v at %d, want %v at %d", got.Origins, got.Revision, want.Origins, want.Revision)
+	}
 	for i := range want.Resources {
 		if len(want.Resources[i]) != len(got.Resources[i]) {
 			return fmt.Sprintf("%d %ss, want %d", len(got.Resources[i]), Type(i), len(want.Resources[i]))

@@ -36,18 +36,21 @@ func (a *assembly) clusters() error {
 	for _, e := range a.endpoint.Edges {
 		name := e.Cluster(a.graph.Name.Mesh)
 		a.names[e] = name
-		if why := refusal(&e.Decision); why != "" {
+		why := a.sources().refusal(&e.Decision)
+		if why == "" {
+			a.needEdge(&e.Decision)
+		} else {
 			a.refuses(e, why)
 		}
 		k := a.key.start("cluster").str(name).endpoint(e.Server).int(e.Listener.Port)
-		k.decision(&e.Decision).bool(a.shape.Agent).str(string(e.Server.IPPreference)).str(e.Server.DiscoveryName)
+		k.decision(&e.Decision).bool(why != "").bool(a.shape.Agent).str(string(e.Server.IPPreference)).str(e.Server.DiscoveryName)
 		err := a.resource(k, e.Server.ID, func(d *draft) (Ref, content) {
-			return Ref{Cluster, name}, content{Message: d.egressCluster(name, e, sources{a.shape.Agent})}
+			return Ref{Cluster, name}, content{Message: d.egressCluster(name, e, a.sources())}
 		})
 		if err != nil {
 			return err
 		}
-		if served(e) == byCloudMap {
+		if a.sources().served(e) == byCloudMap {
 			if err := a.assignment(name, e.Server.ID); err != nil {
 				return err
 			}
@@ -74,8 +77,8 @@ const (
 	byCloudMap                  // over ADS
 )
 
-func served(e *mesh.Edge) discovery {
-	if e.Server.Node == nil || refusal(&e.Decision) != "" {
+func (s sources) served(e *mesh.Edge) discovery {
+	if e.Server.Node == nil || s.refusal(&e.Decision) != "" {
 		return byNothing
 	}
 	sd := e.Server.Node.Spec.ServiceDiscovery
@@ -103,7 +106,7 @@ func (d *draft) egressCluster(name string, e *mesh.Edge, s sources) *clusterv3.C
 	if isHTTP2(e.Listener.Protocol) {
 		c.TypedExtensionProtocolOptions = d.http2()
 	}
-	switch how := served(e); how {
+	switch how := s.served(e); how {
 	case byNothing:
 		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
 		c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: name}

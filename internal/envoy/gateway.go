@@ -93,7 +93,7 @@ func (a *assembly) gateway() error {
 		if err := a.gatewayTable(l); err != nil {
 			return err
 		}
-		k := a.key.start("gateway").endpoint(e).int(l.Port).listenerTLS(&l.TLS).str(a.shape.Bind).bool(a.shape.Agent).str(string(e.IPPreference))
+		k := a.key.start("gateway").endpoint(e).int(l.Port).listenerTLS(&l.TLS).bool(takes.tls).str(a.shape.Bind).bool(a.shape.Agent).str(string(e.IPPreference))
 		name := gatewayListener(l.Port)
 		err := a.resource(k, e.ID, func(d *draft) (Ref, content) {
 			return Ref{Listener, name}, content{Message: d.gatewayListener(a, name, l, takes)}
@@ -115,7 +115,7 @@ func (d *draft) gatewayListener(a *assembly, name string, l *mesh.Listener, take
 	listener := at.listener(name, corev3.TrafficDirection_INBOUND)
 	stats := ingressStats(l.Protocol, l.Port, len(e.Listeners) > 1)
 	chain := fmt.Sprintf("ingress_%s_%d", l.Protocol, l.Port)
-	listener.FilterChains = d.chains(chain, l, takes, nil, sources{a.shape.Agent}, func() *listenerv3.Filter {
+	listener.FilterChains = d.chains(chain, l, takes, nil, a.sources(), func() *listenerv3.Filter {
 		return d.http(stats, ingressTable(l.Protocol, l.Port), e)
 	})
 	if inspects(l) {

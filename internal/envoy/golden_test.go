@@ -15,6 +15,7 @@ import (
 	"golang.org/x/tools/txtar"
 	"sigs.k8s.io/yaml"
 
+	"github.com/fairlead/fairlead/api"
 	"github.com/fairlead/fairlead/api/appmesh"
 	"github.com/fairlead/fairlead/internal/mesh"
 )
@@ -116,6 +117,8 @@ func readMesh(t *testing.T, archive *txtar.Archive) *mesh.View {
 		VirtualGateways: map[string]*mesh.Record[appmesh.VirtualGatewaySpec]{},
 		Routes:          map[mesh.ID]*mesh.Record[appmesh.RouteSpec]{},
 		GatewayRoutes:   map[mesh.ID]*mesh.Record[appmesh.GatewayRouteSpec]{},
+		Certificates:    map[string]*mesh.Certificate{},
+		Authorities:     map[string]*mesh.Authority{},
 	}
 	for i, f := range archive.Files {
 		path, ok := strings.CutSuffix(f.Name, ".yaml")
@@ -140,11 +143,46 @@ func readMesh(t *testing.T, archive *txtar.Archive) *mesh.View {
 			view.VirtualRouters[parts[1]] = readRecord[appmesh.VirtualRouterSpec](t, f, mesh.ID{Kind: mesh.KindVirtualRouter, Name: parts[1]}, view.Revision)
 		case parts[0] == "virtualGateway":
 			view.VirtualGateways[parts[1]] = readRecord[appmesh.VirtualGatewaySpec](t, f, mesh.ID{Kind: mesh.KindVirtualGateway, Name: parts[1]}, view.Revision)
+		case parts[0] == "certificate":
+			readCertificate(t, f, view, parts[1])
+		case parts[0] == "authority":
+			readAuthority(t, f, view, parts[1])
 		default:
 			t.Fatalf("%s is no resource", f.Name)
 		}
 	}
 	return view
+}
+
+// The ARNs of the archives' certificates and authorities, by number.
+const (
+	certificatePrefix = "arn:aws:acm:us-east-1:000000000000:certificate/"
+	authorityPrefix   = "arn:aws:acm-pca:us-east-1:000000000000:certificate-authority/"
+)
+
+// readCertificate takes a certificate in: words stand for PEM.
+func readCertificate(t *testing.T, f txtar.File, view *mesh.View, number string) {
+	t.Helper()
+	var c struct {
+		Chain, Roots, CRLs, Root string
+		Names                    []string
+	}
+	if err := yaml.UnmarshalStrict(f.Data, &c); err != nil {
+		t.Fatalf("%s: %v", f.Name, err)
+	}
+	arn := certificatePrefix + number
+	view.Certificates[arn] = &mesh.Certificate{ARN: arn, Revision: view.Revision, Chain: c.Chain, Key: api.NewSecret("the key of " + c.Chain),
+		Roots: c.Roots, CRLs: c.CRLs, Root: c.Root, Names: c.Names}
+}
+
+func readAuthority(t *testing.T, f txtar.File, view *mesh.View, number string) {
+	t.Helper()
+	var a struct{ Roots, CRLs string }
+	if err := yaml.UnmarshalStrict(f.Data, &a); err != nil {
+		t.Fatalf("%s: %v", f.Name, err)
+	}
+	arn := authorityPrefix + number
+	view.Authorities[arn] = &mesh.Authority{ARN: arn, Revision: view.Revision, Roots: a.Roots, CRLs: a.CRLs}
 }
 
 func readRecord[S any](t *testing.T, f txtar.File, id mesh.ID, revision int64) *mesh.Record[S] {

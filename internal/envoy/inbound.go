@@ -23,29 +23,32 @@ func (a accepts) anything() bool { return a.tls || a.plaintext }
 
 // accept reads a listener's mode. Where its TLS cannot be built, why says so,
 // and the listener refuses TLS: it never falls back to plaintext.
-func accept(l *tlspolicy.Listener) (a accepts, why string) {
+func (s sources) accept(l *tlspolicy.Listener) (a accepts, why string) {
 	switch l.Mode {
 	case tlspolicy.ModeNone, tlspolicy.ModeDisabled, "":
 		return accepts{plaintext: true}, ""
 	case tlspolicy.ModePermissive:
 		a.plaintext = true
 	}
-	switch {
-	case l.Certificate == nil:
-		why = "the certificate: no source of it is given"
-	case unavailable(l.Certificate.Source) != "":
-		why = "the certificate: " + unavailable(l.Certificate.Source)
-	case l.Validation != nil && unavailable(l.Validation.Trust.Source) != "":
-		why = "the trust: " + unavailable(l.Validation.Trust.Source)
-	default:
-		a.tls = true
+	if why = s.lacksCertificate(l.Certificate); why != "" {
+		return a, "the certificate: " + why
 	}
-	return a, why
+	if l.Validation != nil {
+		if why = s.lacksTrust(&l.Validation.Trust); why != "" {
+			return a, "the trust: " + why
+		}
+	}
+	a.tls = true
+	return a, ""
 }
 
-// accept is what an endpoint's listener takes, with a problem where it refuses.
+// accept is what an endpoint's listener takes, with a problem where it refuses,
+// and notes the secret that it needs.
 func (a *assembly) accept(l *mesh.Listener) accepts {
-	takes, why := accept(&l.TLS)
+	takes, why := a.sources().accept(&l.TLS)
+	if c := l.TLS.Certificate; takes.tls && c.Source == tlspolicy.SourceACM {
+		a.need(secret{certificate: c.ARN})
+	}
 	if why != "" {
 		_, field, _ := strings.Cut(l.TLS.Field, " ")
 		a.problem(field, "port %d refuses every TLS connection: %s", l.Port, why)
@@ -103,8 +106,8 @@ func (a *assembly) inbound() error {
 		if err := a.application(l); err != nil {
 			return err
 		}
-		k.int(l.Port).str(string(l.Protocol)).listenerTLS(&l.TLS)
 		takes := a.accept(l)
+		k.int(l.Port).str(string(l.Protocol)).listenerTLS(&l.TLS).bool(takes.tls)
 		if !takes.anything() {
 			continue
 		}
@@ -144,7 +147,7 @@ func (d *draft) ingress(a *assembly, listeners []*mesh.Listener, taken []accepts
 		}
 		stats := ingressStats(l.Protocol, l.Port, len(e.Listeners) > 1)
 		name := fmt.Sprintf("ingress_%s_%d", l.Protocol, l.Port)
-		listener.FilterChains = append(listener.FilterChains, d.chains(name, l, taken[i], port(l.Port), sources{a.shape.Agent}, func() *listenerv3.Filter {
+		listener.FilterChains = append(listener.FilterChains, d.chains(name, l, taken[i], port(l.Port), a.sources(), func() *listenerv3.Filter {
 			if l.Protocol != appmesh.PortProtocolTcp {
 				return d.http(stats, ingressTable(l.Protocol, l.Port), e)
 			}

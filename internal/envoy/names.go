@@ -9,7 +9,8 @@ import (
 )
 
 // The names below are App Mesh's: dashboards, alarms and runbooks use them. The
-// name of a cluster to another node is mesh.Edge.Cluster.
+// name of a cluster to another node is mesh.Edge.Cluster; those of the server's
+// secrets are in package mesh, too.
 const (
 	ingressListener = "lds_ingress_0.0.0.0_15000"
 	egressListener  = "lds_egress_0.0.0.0_15001"

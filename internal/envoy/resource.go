@@ -7,6 +7,7 @@ package envoy
 
 import (
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
@@ -73,6 +74,19 @@ type Resource struct {
 	// cluster to a node that node, else the endpoint that holds it.
 	Origin mesh.ID
 }
+
+// String names a resource and its version. Its content is never printed: that of
+// a secret is a key.
+func (r Resource) String() string { return r.Type.String() + " " + r.Name + " " + r.Version }
+
+// GoString is String, for %#v.
+func (r Resource) GoString() string { return r.String() }
+
+// Format prints String, whatever the verb.
+func (r Resource) Format(f fmt.State, _ rune) { io.WriteString(f, r.String()) } //nolint:errcheck // as fmt does
+
+// MarshalText is String, for JSON and whatever else looks for it.
+func (r Resource) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
 // Config is all that the proxies of one mesh endpoint and one Shape hold at one
 // revision. It is immutable. A later Config of the same resources is another

@@ -47,12 +47,14 @@ func bootstrap(t *testing.T, c *Config, files func(*corev3.TransportSocket)) []b
 			cluster.EdsClusterConfig = nil
 			cluster.LoadAssignment = decode(c.Resource(Ref{Endpoint, r.Name})).(*endpointv3.ClusterLoadAssignment)
 		}
+		inlineSecrets(c, cluster.TransportSocket)
 		files(cluster.TransportSocket)
 		s.Clusters = append(s.Clusters, cluster)
 	}
 	for _, r := range c.Resources[Listener] {
 		listener := decode(r).(*listenerv3.Listener)
 		for _, chain := range listener.FilterChains {
+			inlineSecrets(c, chain.TransportSocket)
 			files(chain.TransportSocket)
 			for _, f := range chain.Filters {
 				manager, ok := unpack(f.GetTypedConfig()).(*hcmv3.HttpConnectionManager)
@@ -91,26 +93,54 @@ func realFiles(t *testing.T, s *corev3.TransportSocket) {
 	if s == nil {
 		return
 	}
-	var common *tlsv3.CommonTlsContext
-	context := unpack(s.GetTypedConfig())
-	switch c := context.(type) {
-	case *tlsv3.DownstreamTlsContext:
-		common = c.CommonTlsContext
-	case *tlsv3.UpstreamTlsContext:
-		common = c.CommonTlsContext
-	}
+	context, common := openSocket(s)
 	certificate, key := keyPair(t)
 	for _, c := range common.TlsCertificates {
 		c.CertificateChain, c.PrivateKey = inline(certificate), inline(key)
 	}
 	if v := common.GetValidationContext(); v.GetTrustedCa() != nil {
-		v.TrustedCa = inline(certificate)
+		v.TrustedCa, v.Crl = inline(certificate), nil
 	}
 	s.ConfigType = &corev3.TransportSocket_TypedConfig{TypedConfig: (&draft{}).pack(context)}
 }
 
-func inline(data []byte) *corev3.DataSource {
-	return &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: data}}
+// openSocket unpacks a TLS transport socket.
+func openSocket(s *corev3.TransportSocket) (context proto.Message, common *tlsv3.CommonTlsContext) {
+	context = unpack(s.GetTypedConfig())
+	switch c := context.(type) {
+	case *tlsv3.DownstreamTlsContext:
+		return c, c.CommonTlsContext
+	case *tlsv3.UpstreamTlsContext:
+		return c, c.CommonTlsContext
+	}
+	panic("no TLS")
+}
+
+// inlineSecrets puts the secrets that would come over ADS into the socket itself.
+func inlineSecrets(c *Config, s *corev3.TransportSocket) {
+	if s == nil {
+		return
+	}
+	context, common := openSocket(s)
+	found := func(config *tlsv3.SdsSecretConfig) *tlsv3.Secret {
+		if config.GetSdsConfig().GetAds() == nil {
+			return nil
+		}
+		return decode(c.Resource(Ref{Secret, config.Name})).(*tlsv3.Secret)
+	}
+	for _, config := range common.TlsCertificateSdsSecretConfigs {
+		if secret := found(config); secret != nil {
+			common.TlsCertificates, common.TlsCertificateSdsSecretConfigs = []*tlsv3.TlsCertificate{secret.GetTlsCertificate()}, nil
+		}
+	}
+	if combined := common.GetCombinedValidationContext(); combined != nil {
+		if secret := found(combined.ValidationContextSdsSecretConfig); secret != nil {
+			whole := proto.CloneOf(combined.DefaultValidationContext)
+			proto.Merge(whole, secret.GetValidationContext())
+			common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: whole}
+		}
+	}
+	s.ConfigType = &corev3.TransportSocket_TypedConfig{TypedConfig: (&draft{}).pack(context)}
 }
 
 // keyPair is a self-signed certificate and its key, in PEM.

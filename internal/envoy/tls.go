@@ -3,6 +3,7 @@ package envoy
 import (
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/fairlead/fairlead/api/appmesh"
+	"github.com/fairlead/fairlead/internal/mesh"
 	"github.com/fairlead/fairlead/internal/tlspolicy"
 )
 
@@ -24,45 +26,65 @@ const tlsSocket = "envoy.transport_sockets.tls"
 // chain without its secret refuses.
 const secretTimeout = time.Second
 
-// sources says who serves secrets to a proxy.
+// sources says who serves secrets to a proxy, and which the server itself has.
 type sources struct {
 	agent bool // the agent serves those of files
+	graph *mesh.Graph
 }
 
-// unavailable says why a certificate or trust of this source cannot be had;
-// empty: it can. What is unavailable is built closed, never as plaintext.
-func unavailable(source tlspolicy.Source) string {
-	switch source {
-	case tlspolicy.SourceFile, tlspolicy.SourceSDS, tlspolicy.SourceOwnSDS:
-		return ""
-	case tlspolicy.SourceACM:
-		return "certificates from ACM are not served yet"
+func (a *assembly) sources() sources { return sources{a.shape.Agent, a.graph} }
+
+// noSource is why a certificate or trust is not there that a spec, wrong as it
+// is, takes from nowhere.
+const noSource = "no source of it is given"
+
+// lacksCertificate says why a certificate cannot be had; empty: it can. What
+// cannot be had is built closed, never as plaintext.
+func (s sources) lacksCertificate(c *tlspolicy.Certificate) string {
+	switch {
+	case c == nil, c.Source == tlspolicy.SourceNone:
+		return noSource
+	case c.Source == tlspolicy.SourceACM && s.graph.Certificates[c.ARN] == nil:
+		return c.ARN + " cannot be had"
 	}
-	return "no source of it is given"
+	return ""
+}
+
+// lacksTrust says why a trust cannot be had; empty: it can, in part at least.
+func (s sources) lacksTrust(t *tlspolicy.Trust) string {
+	switch {
+	case t == nil, t.Source == tlspolicy.SourceNone:
+		return noSource
+	case t.Source == tlspolicy.SourceACM && !slices.ContainsFunc(t.ARNs, func(arn string) bool { return s.graph.Authorities[arn] != nil }):
+		return strings.Join(t.ARNs, ", ") + " cannot be had"
+	}
+	return ""
 }
 
 // refusal says why an edge's TLS cannot be built; empty: it can.
-func refusal(d *tlspolicy.Decision) string {
+func (s sources) refusal(d *tlspolicy.Decision) string {
 	if d.Transport != tlspolicy.TLS {
 		return ""
 	}
 	if d.Certificate != nil {
-		if why := unavailable(d.Certificate.Source); why != "" {
+		if why := s.lacksCertificate(d.Certificate); why != "" {
 			return "the client's certificate: " + why
 		}
 	}
+	what, why := "the trust: ", ""
 	switch {
 	case d.Validation == tlspolicy.Unvalidated:
+	case d.Validation == tlspolicy.ByPolicy:
+		why = s.lacksTrust(d.Trust)
+	case d.IssuerOf != nil && d.IssuerOf.Source == tlspolicy.SourceACM:
+		what, why = "the root of the server's certificate: ", s.lacksCertificate(d.IssuerOf)
+	default:
+		what, why = "the root of the server's certificate: ", "certificates from Fairlead's own SDS are not served yet"
+	}
+	if why == "" {
 		return ""
-	case d.Validation == tlspolicy.ByIssuerRoot:
-		return "the root of the server's certificate: certificates from ACM and from Fairlead's own SDS are not served yet"
-	case d.Trust == nil:
-		return "the trust: no source of it is given"
 	}
-	if why := unavailable(d.Trust.Source); why != "" {
-		return "the trust: " + why
-	}
-	return ""
+	return what + why
 }
 
 // upstreamTLS is a client's half of a TLS edge that refusal lets pass.
@@ -71,9 +93,13 @@ func (d *draft) upstreamTLS(dec *tlspolicy.Decision, protocol appmesh.PortProtoc
 	if isHTTP2(protocol) {
 		common.AlpnProtocols = []string{"h2"}
 	}
-	s.certificate(common, dec.Certificate)
-	if dec.Validation != tlspolicy.Unvalidated {
-		s.validate(common, dec.Trust, dec.SANs)
+	d.certificate(common, dec.Certificate, s)
+	switch dec.Validation {
+	case tlspolicy.Unvalidated:
+	case tlspolicy.ByPolicy:
+		d.validate(common, dec.Trust, dec.SANs, s)
+	case tlspolicy.ByIssuerRoot:
+		validateBy(common, d.secretOverADS(mesh.IssuerSecret(dec.IssuerOf.ARN)), dec.SANs)
 	}
 	return d.socket(&tlsv3.UpstreamTlsContext{CommonTlsContext: common, Sni: dec.SNI})
 }
@@ -87,10 +113,10 @@ func (d *draft) downstreamTLS(l *tlspolicy.Listener, protocol appmesh.PortProtoc
 	case protocol == appmesh.PortProtocolHttp:
 		common.AlpnProtocols = []string{"http/1.1"}
 	}
-	s.certificate(common, l.Certificate)
+	d.certificate(common, l.Certificate, s)
 	downstream := &tlsv3.DownstreamTlsContext{CommonTlsContext: common}
 	if l.Validation != nil {
-		s.validate(common, &l.Validation.Trust, l.Validation.SANs)
+		d.validate(common, &l.Validation.Trust, l.Validation.SANs, s)
 		downstream.RequireClientCertificate = wrapperspb.Bool(true)
 		// A resumed session would skip the check of the client's certificate.
 		downstream.SessionTicketKeysType = &tlsv3.DownstreamTlsContext_DisableStatelessSessionResumption{DisableStatelessSessionResumption: true}
@@ -111,9 +137,11 @@ func tlsParams() *tlsv3.TlsParameters {
 	return &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2}
 }
 
-func (s sources) certificate(common *tlsv3.CommonTlsContext, c *tlspolicy.Certificate) {
+func (d *draft) certificate(common *tlsv3.CommonTlsContext, c *tlspolicy.Certificate, s sources) {
 	switch {
 	case c == nil:
+	case c.Source == tlspolicy.SourceACM:
+		common.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{d.secretOverADS(mesh.CertificateSecret(c.ARN))}
 	case c.Source == tlspolicy.SourceFile && !s.agent:
 		common.TlsCertificates = []*tlsv3.TlsCertificate{{CertificateChain: file(c.Chain), PrivateKey: file(c.Key)}}
 	case c.Source == tlspolicy.SourceFile:
@@ -125,30 +153,49 @@ func (s sources) certificate(common *tlsv3.CommonTlsContext, c *tlspolicy.Certif
 
 // validate demands a certificate that chains to the trust and, if names are
 // given, carries one of them.
-func (s sources) validate(common *tlsv3.CommonTlsContext, t *tlspolicy.Trust, names []string) {
-	context := &tlsv3.CertificateValidationContext{}
-	for _, name := range names {
-		context.MatchTypedSubjectAltNames = append(context.MatchTypedSubjectAltNames, sanMatcher(name))
-	}
-	if t.Source == tlspolicy.SourceFile && !s.agent {
+func (d *draft) validate(common *tlsv3.CommonTlsContext, t *tlspolicy.Trust, names []string, s sources) {
+	switch {
+	case t.Source == tlspolicy.SourceFile && !s.agent:
+		context := matching(names)
 		context.TrustedCa = file(t.Chain)
 		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: context}
-		return
+	case t.Source == tlspolicy.SourceFile:
+		validateBy(common, secretFrom(AgentCluster, FileTrustName(t.Chain)), names)
+	case t.Source == tlspolicy.SourceACM:
+		validateBy(common, d.secretOverADS(mesh.TrustSecret(t.ARNs)), names)
+	default:
+		validateBy(common, secretFrom(SDSCluster, t.Secret), names)
 	}
-	secret := secretFrom(SDSCluster, t.Secret)
-	if t.Source == tlspolicy.SourceFile {
-		secret = secretFrom(AgentCluster, FileTrustName(t.Chain))
-	}
+}
+
+// validateBy takes the trust from a secret; the names stand beside it.
+func validateBy(common *tlsv3.CommonTlsContext, secret *tlsv3.SdsSecretConfig, names []string) {
 	common.ValidationContextType = &tlsv3.CommonTlsContext_CombinedValidationContext{
 		CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
-			DefaultValidationContext:         context,
+			DefaultValidationContext:         matching(names),
 			ValidationContextSdsSecretConfig: secret,
 		},
 	}
 }
 
+func matching(names []string) *tlsv3.CertificateValidationContext {
+	context := &tlsv3.CertificateValidationContext{}
+	for _, name := range names {
+		context.MatchTypedSubjectAltNames = append(context.MatchTypedSubjectAltNames, sanMatcher(name))
+	}
+	return context
+}
+
 func file(path string) *corev3.DataSource {
 	return &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: path}}
+}
+
+// secretOverADS is a secret of the server, over the stream that brings what names
+// it. It has Envoy's own timeout, 15 s: every subscription is answered at once, so
+// that it can only pass while the stream is broken; and then the listener or
+// cluster before serves on, which one without its secret would not.
+func (d *draft) secretOverADS(name string) *tlsv3.SdsSecretConfig {
+	return &tlsv3.SdsSecretConfig{Name: d.ref(Secret, name), SdsConfig: ads()}
 }
 
 // secretFrom is a secret of a provider on the proxy's own host, by a static cluster.

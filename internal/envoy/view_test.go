@@ -70,9 +70,35 @@ func (v *view) message(m proto.Message) {
 		v.line(0, "endpoints %s %s", m.ClusterName, endpoints(m))
 	case *routev3.RouteConfiguration:
 		v.table(m)
+	case *tlsv3.Secret:
+		v.secret(m)
 	default:
 		v.rest(0, m)
 	}
+}
+
+// secret shows what a secret is made of, but for the key.
+func (v *view) secret(s *tlsv3.Secret) {
+	pem := func(d *corev3.DataSource) string {
+		return strings.ReplaceAll(strings.TrimSuffix(string(d.GetInlineBytes()), "\n"), "\n", "|")
+	}
+	v.line(0, "secret %s", s.Name)
+	if c := s.GetTlsCertificate(); c != nil {
+		key := "none"
+		if len(c.PrivateKey.GetInlineBytes()) > 0 {
+			key = "redacted"
+		}
+		v.line(1, "chain=%s key=%s", pem(c.CertificateChain), key)
+		c.CertificateChain, c.PrivateKey = nil, nil
+		v.rest(1, c)
+	}
+	if c := s.GetValidationContext(); c != nil {
+		v.line(1, "roots=%s crl=%s", pem(c.TrustedCa), pem(c.Crl))
+		c.TrustedCa, c.Crl = nil, nil
+		v.rest(1, c)
+	}
+	s.Name, s.Type = "", nil
+	v.rest(1, s)
 }
 
 func decode(r *Resource) proto.Message {
@@ -276,7 +302,13 @@ func (v *view) common(c *tlsv3.CommonTlsContext) string {
 }
 
 func sds(s *tlsv3.SdsSecretConfig) string {
+	if proto.Equal(s.SdsConfig, ads()) {
+		return s.Name + "@ads"
+	}
 	source := s.SdsConfig.GetApiConfigSource()
+	if source == nil {
+		return s.Name + "@" + prototext.MarshalOptions{}.Format(s.SdsConfig)
+	}
 	return fmt.Sprintf("%s@%s(%s)", s.Name, source.GrpcServices[0].GetEnvoyGrpc().ClusterName, span(s.SdsConfig.InitialFetchTimeout))
 }
 

@@ -73,11 +73,12 @@ type Result struct {
 	Unsafe []Finding `json:"unsafe"`
 	Notes  []Finding `json:"notes"`
 
-	Certificates []Need `json:"certificates"`          // ARNs of ACM certificates
-	Authorities  []Need `json:"authorities"`           // ARNs of root CAs
-	Namespaces   []Need `json:"namespaces"`            // of Cloud Map
-	Skipped      []Need `json:"skipped"`               // kinds of things that are not App Mesh's
-	Complete     bool   `json:"everythingCarriedOver"` // nothing is Lost
+	Certificates []Need     `json:"certificates"`          // ARNs of ACM certificates
+	Authorities  []Need     `json:"authorities"`           // ARNs of root CAs
+	Issuable     []Issuable `json:"-"`                     // what Certificates would be if they were issued anew, by ARN
+	Namespaces   []Need     `json:"namespaces"`            // of Cloud Map
+	Skipped      []Need     `json:"skipped"`               // kinds of things that are not App Mesh's
+	Complete     bool       `json:"everythingCarriedOver"` // nothing is Lost
 }
 
 // Read reads files. All of them are one whole: references between them are

@@ -11,7 +11,7 @@ func (r *Result) WriteReport(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Carried over: %d\n", len(r.Carried))
 	for _, name := range r.Carried {
-		fmt.Fprintf(&b, "  %s\n", oneLine(name))
+		fmt.Fprintf(&b, "  %s\n", OneLine(name))
 	}
 	findings(&b, "Not carried over", r.Lost)
 	findings(&b, "Unsafe or broken", r.Unsafe)
@@ -22,7 +22,7 @@ func (r *Result) WriteReport(w io.Writer) error {
 		}
 		fmt.Fprintf(&b, "\n%s: %d\n", title, len(all))
 		for _, n := range all {
-			fmt.Fprintf(&b, "  %s%s%s\n", oneLine(n.Name), why, oneLine(strings.Join(n.Resources, ", ")))
+			fmt.Fprintf(&b, "  %s%s%s\n", OneLine(n.Name), why, OneLine(strings.Join(n.Resources, ", ")))
 		}
 	}
 	list("Certificates needed", "\n    by ", r.Certificates)
@@ -31,7 +31,7 @@ func (r *Result) WriteReport(w io.Writer) error {
 	if len(r.Skipped) > 0 {
 		b.WriteString("\nNot App Mesh's, and left alone:\n")
 		for _, n := range r.Skipped {
-			fmt.Fprintf(&b, "  %d %s\n", len(n.Resources), oneLine(n.Name))
+			fmt.Fprintf(&b, "  %d %s\n", len(n.Resources), OneLine(n.Name))
 		}
 	}
 	if _, err := io.WriteString(w, b.String()); err != nil {
@@ -50,13 +50,13 @@ func findings(b *strings.Builder, title string, all []Finding) {
 		if f.Source != "" {
 			where += " (" + f.Source + ")"
 		}
-		fmt.Fprintf(b, "  %s\n    %s\n", oneLine(strings.TrimSpace(where)), oneLine(f.Message))
+		fmt.Fprintf(b, "  %s\n    %s\n", OneLine(strings.TrimSpace(where)), OneLine(f.Message))
 	}
 }
 
-// oneLine takes out of what a file says all that could look like more of the
+// OneLine takes out of what a file says all that could look like more of the
 // report, or speak to a terminal.
-func oneLine(s string) string {
+func OneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
 			return '·'

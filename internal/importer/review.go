@@ -16,12 +16,16 @@ import (
 // Graph that the server would make of it.
 func (s *session) review() {
 	certificates, authorities, namespaces := map[string][]string{}, map[string][]string{}, map[string][]string{}
+	issuables := issuables{}
+	var graphs []*mesh.Graph
 	for _, view := range views(s.result.Resources) {
 		graph := mesh.Build(view)
+		graphs = append(graphs, graph)
 		r := reviewer{s, graph, s.sources(graph.Name.Mesh)}
 		r.mesh()
 		for _, e := range graph.Sorted() {
 			r.endpoint(e)
+			issuables.served(e)
 			name := r.name(e.ID)
 			for _, l := range e.Listeners {
 				if c := l.TLS.Certificate; c != nil && c.ARN != "" {
@@ -40,6 +44,14 @@ func (s *session) review() {
 		for _, p := range graph.Problems {
 			s.note(r.name(p.ID), r.source(p.ID.String(), p.Field), "%s", p.Message)
 		}
+	}
+	for _, graph := range graphs {
+		for _, e := range graph.Sorted() {
+			issuables.called(resourceName(graph.Name.Mesh, e.ID), e)
+		}
+	}
+	for _, need := range needs(certificates) {
+		s.result.Issuable = append(s.result.Issuable, *issuables[need.Name])
 	}
 	s.result.Certificates, s.result.Authorities, s.result.Namespaces = needs(certificates), needs(authorities), needs(namespaces)
 }

@@ -16,7 +16,8 @@ import (
 func Build(view *View) *Graph {
 	b := builder{
 		view:     view,
-		graph:    &Graph{Revision: view.Revision, Endpoints: map[ID]*Endpoint{}, Services: map[string]*Service{}},
+		graph:    &Graph{Revision: view.Revision, Endpoints: map[ID]*Endpoint{}, Services: map[string]*Service{}, view: view},
+		held:     hold(view),
 		reach:    map[*Service]*reach{},
 		defaults: map[*Endpoint]*tlspolicy.Policy{},
 		origin:   numberOrigins(view),
@@ -49,6 +50,7 @@ func Build(view *View) *Graph {
 	slices.SortFunc(b.graph.Problems, func(p, q Problem) int {
 		return cmp.Or(p.ID.Compare(q.ID), cmp.Compare(p.Field, q.Field), cmp.Compare(p.Message, q.Message))
 	})
+	b.graph.Certificates, b.graph.Authorities = b.held.certificates, b.held.authorities
 	return b.graph
 }
 
@@ -58,6 +60,7 @@ type builder struct {
 	view        *View
 	graph       *Graph
 	trustDomain string
+	held        holdings
 	routed      map[string]*routed              // by virtual router
 	reach       map[*Service]*reach             // what lies behind a service
 	defaults    map[*Endpoint]*tlspolicy.Policy // of backendDefaults, where there is one

@@ -75,6 +75,7 @@ func (b *builder) decide(e *Endpoint, backend *Backend, hop Target) *Edge {
 			Port:          hop.Listener.Port,
 			Listener:      hop.Listener.TLS,
 			DiscoveryName: hop.Node.DiscoveryName,
+			Server:        b.facts(hop.Listener.TLS.Certificate, backend.Policy),
 		}),
 	})
 	return &b.room[len(b.room)-1]

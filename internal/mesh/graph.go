@@ -18,6 +18,12 @@ type Graph struct {
 	Endpoints    map[ID]*Endpoint     // virtual nodes and virtual gateways
 	Services     map[string]*Service
 	Problems     []Problem
+	// Certificates and Authorities are those that the specs name, by ARN; nil: it
+	// cannot be had.
+	Certificates map[string]*Certificate
+	Authorities  map[string]*Authority
+
+	view *View // that it was built from
 }
 
 // Problem is a user's mistake in a mesh, on the resource that has it.

@@ -11,7 +11,12 @@ import (
 
 // listenerTLS reads the TLS of the listener with index i.
 func (b *builder) listenerTLS(id ID, i int, tls *appmesh.ListenerTls) tlspolicy.Listener {
-	return readListener(id.String()+" "+index("spec.listeners", i)+".tls", tls, b.trustDomain)
+	field := index("spec.listeners", i) + ".tls"
+	l := readListener(id.String()+" "+field, tls, b.trustDomain)
+	if l.Mode != tlspolicy.ModeNone && l.Mode != tlspolicy.ModeDisabled {
+		b.certificate(id, field, l.Certificate)
+	}
+	return l
 }
 
 func readListener(field string, tls *appmesh.ListenerTls, trustDomain string) tlspolicy.Listener {
@@ -61,6 +66,7 @@ func (b *builder) policy(id ID, field string, tls *appmesh.ClientPolicyTls) *tls
 		p.SANs = exactSANs(v.SubjectAlternativeNames)
 		if t := v.Trust; t != nil {
 			p.Trust = trust(t.ACM, t.File, t.SDS, b.trustDomain)
+			b.authorities(id, field, &p.Trust)
 		}
 	}
 	return p

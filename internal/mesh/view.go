@@ -24,6 +24,12 @@ const (
 	KindGatewayRoute   Kind = "gatewayRoute"
 )
 
+// Kinds of what specs name and other APIs make. The name of such an ID is an ARN.
+const (
+	KindCertificate Kind = "certificate"
+	KindAuthority   Kind = "certificate-authority"
+)
+
 // Name identifies a mesh: mesh names are unique per owner account.
 type Name struct {
 	Owner string // 12 digits
@@ -38,11 +44,13 @@ type ID struct {
 }
 
 // String is the part of the resource's ARN behind mesh/NAME/; for the mesh
-// itself it is "mesh".
+// itself it is "mesh", for a certificate or an authority the ARN.
 func (id ID) String() string {
 	switch id.Kind {
 	case KindMesh:
 		return string(KindMesh)
+	case KindCertificate, KindAuthority:
+		return id.Name
 	case KindRoute:
 		return string(KindVirtualRouter) + "/" + id.Parent + "/route/" + id.Name
 	case KindGatewayRoute:
@@ -92,7 +100,8 @@ type View struct {
 
 	// Certificates and Authorities are those that the specs name and that proxies
 	// may have now, by ARN. One that a spec names and that is not here cannot be
-	// had: where it counts, proxies keep the last good one or refuse.
+	// had: where it counts, proxies keep the last good one or refuse. Both maps nil:
+	// nothing is known of any, as of a mesh that is not in a store.
 	Certificates map[string]*Certificate
 	Authorities  map[string]*Authority
 }

@@ -10,15 +10,23 @@ import (
 	"github.com/fairlead/fairlead/api"
 	"github.com/fairlead/fairlead/api/acm"
 	"github.com/fairlead/fairlead/internal/ca"
+	"github.com/fairlead/fairlead/internal/store"
 )
 
 // DescribeCertificate answers everything about a certificate but its key.
 func (m *ACM) DescribeCertificate(ctx context.Context, in *acm.DescribeCertificateRequest) (*acm.DescribeCertificateResponse, error) {
-	c, err := m.read(ctx, in.CertificateArn)
-	if err != nil {
-		return nil, err
+	var c *certificate
+	var users []string
+	if _, err := m.Store.Read(ctx, func(tx *store.Tx) (err error) {
+		if _, c, err = certificateOf(ctx, tx, in.CertificateArn); err != nil {
+			return err
+		}
+		users, err = m.users(tx, c.ARN)
+		return err
+	}); err != nil {
+		return nil, failure(err)
 	}
-	detail, err := c.detail(m.InUse()[c.ARN], m.Now())
+	detail, err := c.detail(users, m.Now())
 	if err != nil {
 		return nil, err
 	}

@@ -47,11 +47,15 @@ func (m *ACM) ImportCertificate(ctx context.Context, in *acm.ImportCertificateRe
 		if err := store.MakeObject(tx, at, c); err != nil {
 			return err
 		}
-		return tx.PutSecret(at, key)
+		if err := c.trace(tx, imported.Chain); err != nil {
+			return err
+		}
+		return c.putKey(tx, at, key)
 	})
 	if err != nil {
 		return nil, failure(err)
 	}
+	m.sayNoCRLs(ctx, c.ARN, c.NoCRLs)
 	return &acm.ImportCertificateResponse{CertificateArn: &c.ARN}, nil
 }
 
@@ -77,12 +81,32 @@ func (m *ACM) reimport(ctx context.Context, in *acm.ImportCertificateRequest) (*
 		}
 		c.take(imported)
 		c.Imported = m.Now().UTC()
-		return true, tx.PutSecret(at, key)
+		if err := c.trace(tx, imported.Chain); err != nil {
+			return false, err
+		}
+		if err := m.keepsRoot(tx, c); err != nil {
+			return false, err
+		}
+		return true, c.putKey(tx, at, key)
 	})
 	if err != nil {
 		return nil, err
 	}
 	return &acm.ImportCertificateResponse{CertificateArn: in.CertificateArn}, nil
+}
+
+// keepsRoot refuses to take the root from a certificate that meshes use: their
+// clients validate against it.
+func (m *ACM) keepsRoot(tx *store.Tx, c *certificate) error {
+	served, err := c.served()
+	if err != nil || served.Roots != "" {
+		return err
+	}
+	users, err := m.users(tx, c.ARN)
+	if err != nil || len(users) == 0 {
+		return err
+	}
+	return acm.NewInvalidParameterException("CertificateChain: %s is in use by %s, whose clients validate it: the chain must lead to a root, and include it", c.ARN, users[0])
 }
 
 func (m *ACM) checkImport(in *acm.ImportCertificateRequest, previous *x509.Certificate) (*ca.Imported, error) {

@@ -51,7 +51,11 @@ func (m *ACM) ListCertificates(ctx context.Context, in *acm.ListCertificatesRequ
 		all = all[:size]
 		out.NextToken = tokens.Next(all[size-1].order)
 	}
-	users, now := m.InUse(), m.Now()
+	users, err := m.allUsers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now := m.Now()
 	for _, l := range all {
 		summary, err := l.c.summary(users[l.c.ARN], now)
 		if err != nil {

@@ -2,6 +2,7 @@ package pki
 
 import (
 	"context"
+	"errors"
 	"hash/fnv"
 	"math"
 	"time"
@@ -42,9 +43,13 @@ func (c *certificate) due(users []string, now time.Time) bool {
 // sweep makes tasks of renewals that are due and forgets idempotency tokens
 // that are over.
 func (m *ACM) sweep(ctx context.Context) error {
-	users, now := m.InUse(), m.Now()
+	users, err := m.allUsers(ctx)
+	if err != nil {
+		return err
+	}
+	now := m.Now()
 	var due []store.Place
-	err := each(ctx, m.Store, store.Place{kindCertificate}, func(o *store.Object[certificate]) error {
+	err = each(ctx, m.Store, store.Place{kindCertificate}, func(o *store.Object[certificate]) error {
 		if len(due) < mostSwept && o.Value.due(users[o.Value.ARN], now) {
 			due = append(due, o.Place)
 		}
@@ -92,7 +97,7 @@ func (m *ACM) schedule(tx *store.Tx, at store.Place, c *certificate) (busy bool,
 		return false, err
 	}
 	c.Renewal = &renewal{Status: acm.RenewalStatusPendingAutoRenewal, Updated: now}
-	if err := store.PutObject(tx, at, c); err != nil {
+	if err := c.put(tx, at); err != nil {
 		return false, err
 	}
 	return false, store.PutObject(tx, taskPlace(at), t)
@@ -112,20 +117,23 @@ func (m *ACM) forgetTokens(ctx context.Context) error {
 
 // RenewCertificate renews a private certificate before its time.
 func (m *ACM) RenewCertificate(ctx context.Context, in *acm.RenewCertificateRequest) error {
-	users := m.InUse()
 	_, err := m.Store.Write(ctx, func(tx *store.Tx) error {
 		tx.Actor = awsapi.PrincipalFrom(ctx).ARN()
 		at, c, err := certificateOf(ctx, tx, in.CertificateArn)
 		if err != nil {
 			return err
 		}
+		users, err := m.users(tx, c.ARN)
+		if err != nil {
+			return err
+		}
 		switch {
 		case c.Type != acm.CertificateTypePrivate:
 			return acm.NewValidationException("CertificateArn: %s was imported; import its successor under the same ARN with import-certificate", c.ARN)
-		case c.Status != acm.CertificateStatusIssued:
+		case c.checkIssued() != nil:
 			return c.checkIssued()
-		case c.eligibility(users[c.ARN], m.Now()) != acm.RenewalEligibilityEligible:
-			return acm.NewValidationException("CertificateArn: %s is not eligible for renewal: it must be issued, not expired, and have been exported since or be in use", c.ARN)
+		case c.eligibility(users, m.Now()) != acm.RenewalEligibilityEligible:
+			return acm.NewValidationException("CertificateArn: %s is not eligible for renewal: it must be issued, neither expired nor revoked, and have been exported since or be in use", c.ARN)
 		}
 		busy, err := m.schedule(tx, at, c)
 		if err == nil && busy {
@@ -140,36 +148,23 @@ func (m *ACM) RenewCertificate(ctx context.Context, in *acm.RenewCertificateRequ
 	return nil
 }
 
-// DeleteCertificate ends a certificate that nothing uses.
+// DeleteCertificate ends a certificate that nothing uses. A spec that names it
+// at the same time is either written before, and keeps it, or finds nothing.
 func (m *ACM) DeleteCertificate(ctx context.Context, in *acm.DeleteCertificateRequest) error {
-	revision, err := m.Store.Read(ctx, func(tx *store.Tx) error {
-		_, _, err := certificateOf(ctx, tx, in.CertificateArn)
-		return err
-	})
-	if err == nil {
-		// Who uses it is told by the cache, which must have seen all until now.
-		err = m.Store.WaitFor(ctx, revision)
-	}
-	if err != nil {
-		return failure(err)
-	}
-	if users := m.InUse()[in.CertificateArn]; len(users) > 0 {
-		return acm.NewResourceInUseException("Certificate %s is in use by %s.", in.CertificateArn, users[0])
-	}
-	_, err = m.Store.Write(ctx, func(tx *store.Tx) error {
+	_, err := m.Store.Write(ctx, func(tx *store.Tx) error {
 		tx.Actor = awsapi.PrincipalFrom(ctx).ARN()
-		at, _, err := certificateOf(ctx, tx, in.CertificateArn)
+		at, c, err := certificateOf(ctx, tx, in.CertificateArn)
 		if err != nil {
 			return err
 		}
-		if _, err := store.GetObject[task](tx, taskPlace(at)); err == nil {
-			if err := tx.DeleteObject(taskPlace(at)); err != nil {
-				return err
-			}
-		} else if !isNotFound(err) {
+		users, err := m.users(tx, c.ARN)
+		if err != nil {
 			return err
 		}
-		return tx.DeleteObject(at)
+		if len(users) > 0 {
+			return acm.NewResourceInUseException("Certificate %s is in use by %s.", c.ARN, users[0])
+		}
+		return errors.Join(dropTask(tx, at), c.leave(tx, c.Serial), store.DeleteCertificate(tx, c.ARN), tx.DeleteObject(at))
 	})
 	return failure(err)
 }

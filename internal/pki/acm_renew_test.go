@@ -2,7 +2,9 @@ package pki
 
 import (
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -86,12 +88,10 @@ func TestThirteenMonths(t *testing.T) {
 		serials[arn] = nil
 	}
 	r.issued()
-	users := map[string][]string{}
 	for arn := range serials {
-		users[arn] = []string{"arn:aws:appmesh:eu-west-1:123456789012:mesh/apps/virtualNode/api"}
 		serials[arn] = append(serials[arn], *r.describe(t, arn).Serial)
 	}
-	r.users = users
+	r.use(slices.Collect(maps.Keys(serials))...)
 	renewed, busiest := 0, 0 // busiest: in one week
 	for passed := time.Duration(0); passed < life; passed += step {
 		r.clock.forward(step)

@@ -54,6 +54,9 @@ func (m *ACM) RequestCertificate(ctx context.Context, in *acm.RequestCertificate
 		if err := store.MakeObject(tx, at, c); err != nil {
 			return err
 		}
+		if err := c.put(tx, at); err != nil {
+			return err
+		}
 		return store.MakeObject(tx, taskPlace(at), &task{ARN: c.ARN})
 	})
 	if err != nil {

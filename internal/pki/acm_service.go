@@ -22,12 +22,10 @@ type ACMConfig struct {
 	// Authorities issue what is requested: this server's own, or AWS's.
 	Authorities acmpca.Service
 	Region      string
-	Account     string // whose authorities are a reason to make keys ahead
-	// InUse are the ARNs of what uses a certificate, by the certificate's ARN.
-	InUse   func() map[string][]string
-	Metrics *ACMMetrics // nil: nothing is counted
-	Now     func() time.Time
-	Log     *slog.Logger
+	Account     string      // whose authorities are a reason to make keys ahead
+	Metrics     *ACMMetrics // nil: nothing is counted
+	Now         func() time.Time
+	Log         *slog.Logger
 }
 
 // ACM implements acm.Service: certificates that are requested of a private
@@ -89,6 +87,11 @@ type certificate struct {
 	NotBefore   time.Time `json:"notBefore,omitzero"`
 	NotAfter    time.Time `json:"notAfter,omitzero"`
 	Serial      string    `json:"serial,omitzero"`
+
+	// Issuers, Root and NoCRLs are as in store.Certificate.
+	Issuers []string `json:"issuers,omitzero"`
+	Root    string   `json:"root,omitzero"`
+	NoCRLs  string   `json:"noCRLs,omitzero"`
 
 	Renewal *renewal `json:"renewal,omitzero"`
 }
@@ -165,7 +168,7 @@ func (m *ACM) change(ctx context.Context, arn string, fn func(tx *store.Tx, at s
 		if err != nil || !changed {
 			return err
 		}
-		return store.PutObject(tx, at, c)
+		return c.put(tx, at)
 	})
 	return failure(err)
 }

@@ -22,7 +22,9 @@ import (
 
 	"github.com/fairlead/fairlead/api"
 	"github.com/fairlead/fairlead/api/acm"
+	"github.com/fairlead/fairlead/api/appmesh"
 	"github.com/fairlead/fairlead/internal/ca"
+	"github.com/fairlead/fairlead/internal/mesh"
 	"github.com/fairlead/fairlead/internal/store"
 )
 
@@ -35,9 +37,6 @@ type acmRig struct {
 	ca    *caTest
 	clock *clock
 	log   *logBuffer
-
-	mu    sync.Mutex
-	users map[string][]string
 }
 
 func newACMRig(t *testing.T) *acmRig {
@@ -56,15 +55,49 @@ func newACMRigOn(t *testing.T, c *caTest) *acmRig {
 func (r *acmRig) newACM(p *PrivateCA) *ACM {
 	return NewACM(ACMConfig{
 		Store: p.Store, Authorities: p, Region: testRegion, Account: testAccount, Now: r.clock.Now,
-		InUse: func() map[string][]string { r.mu.Lock(); defer r.mu.Unlock(); return r.users },
-		Log:   slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Log: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 }
 
-func (r *acmRig) use(arn string, users ...string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.users = map[string][]string{arn: users}
+// apps is the mesh of the node that uses certificates, and user that node.
+var (
+	apps   = mesh.Name{Owner: testAccount, Mesh: "apps"}
+	appsID = mesh.ID{Kind: mesh.KindMesh, Name: "apps"}
+	apiID  = mesh.ID{Kind: mesh.KindVirtualNode, Name: "api"}
+)
+
+const user = "arn:aws:appmesh:eu-west-1:123456789012:mesh/apps/virtualNode/api"
+
+// use makes a virtual node whose listeners name certificates, these and no others.
+func (r *acmRig) use(arns ...string) {
+	r.t.Helper()
+	spec := &appmesh.VirtualNodeSpec{}
+	for _, arn := range arns {
+		spec.Listeners = append(spec.Listeners, appmesh.Listener{TLS: &appmesh.ListenerTls{
+			Certificate: &appmesh.ListenerTlsCertificate{ACM: &appmesh.ListenerTlsAcmCertificate{CertificateArn: arn}},
+		}})
+	}
+	r.ca.node(spec)
+}
+
+// node writes the spec of the virtual node, in a mesh that it makes.
+func (c *caTest) node(spec *appmesh.VirtualNodeSpec) {
+	c.t.Helper()
+	revision, err := c.Store.Write(c.ctx, func(tx *store.Tx) error {
+		if _, err := store.Get[appmesh.MeshSpec](tx, apps, appsID); errors.Is(err, store.ErrNotFound) {
+			if err := store.Put(tx, &mesh.Record[appmesh.MeshSpec]{Mesh: apps, ID: appsID, Version: 1, Spec: &appmesh.MeshSpec{}}); err != nil {
+				return err
+			}
+		} else if err != nil {
+			return err
+		}
+		if _, err := store.Get[appmesh.VirtualNodeSpec](tx, apps, apiID); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		return store.Put(tx, &mesh.Record[appmesh.VirtualNodeSpec]{Mesh: apps, ID: apiID, Version: 1, ResourceOwner: testAccount, Spec: spec})
+	})
+	c.must(err)
+	c.must(c.Store.WaitFor(c.ctx, revision))
 }
 
 // describe is DescribeCertificate, which must not fail.
@@ -444,13 +477,12 @@ func TestWhoseCertificate(t *testing.T) {
 func TestDeleteCertificate(t *testing.T) {
 	r := newACMRig(t)
 	arn := r.importLeaf(t, leafSpec{algorithm: ca.P256, name: "api.apps.local", names: []string{"api.apps.local"}})
-	user := "arn:aws:appmesh:eu-west-1:123456789012:mesh/apps/virtualNode/api"
-	r.use(arn, user)
+	r.use(arn)
 	if d := r.describe(t, arn); len(d.InUseBy) != 1 || d.InUseBy[0] != user {
 		t.Errorf("in use by %v", d.InUseBy)
 	}
 	wantCode(t, r.DeleteCertificate(r.ctx, &acm.DeleteCertificateRequest{CertificateArn: arn}), "ResourceInUseException", user)
-	r.use(arn)
+	r.use()
 	if err := r.DeleteCertificate(r.ctx, &acm.DeleteCertificateRequest{CertificateArn: arn}); err != nil {
 		t.Fatal(err)
 	}

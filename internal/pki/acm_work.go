@@ -177,6 +177,8 @@ func (m *ACM) perform(ctx context.Context, at store.Place, listed *task) error {
 		})
 	}
 	m.Metrics.attempted(c, resultIssued)
+	var noCRLs string
+	defer func() { m.sayNoCRLs(ctx, c.ARN, noCRLs) }()
 	m.Log.InfoContext(ctx, "certificate was issued", "arn", c.ARN, "serial", ca.DescribeSerial(imported.Certificate.SerialNumber), "renewal", c.Generation > 0)
 	return m.put(ctx, at, t, func(tx *store.Tx, _ *task, c *certificate) (done bool, _ error) {
 		key, err := tx.Secret(at)
@@ -187,9 +189,17 @@ func (m *ACM) perform(ctx context.Context, at store.Place, listed *task) error {
 		if c.Generation > 0 {
 			c.Renewal = &renewal{Status: acm.RenewalStatusSuccess, Updated: now}
 		}
+		before := c.Serial
 		c.take(imported)
 		c.Issued = now
-		return true, tx.PutSecret(certificateAt(at), key)
+		if err := c.trace(tx, imported.Chain); err != nil {
+			return false, err
+		}
+		if err := c.enter(tx, imported.Certificate, before); err != nil {
+			return false, err
+		}
+		noCRLs = c.NoCRLs
+		return true, c.putKey(tx, certificateAt(at), key)
 	})
 }
 
@@ -295,7 +305,7 @@ func (m *ACM) put(ctx context.Context, at store.Place, mine *task, fn func(tx *s
 		if err != nil {
 			return err
 		}
-		if err := store.PutObject(tx, certificateAt(at), c.Value); err != nil {
+		if err := c.Value.put(tx, certificateAt(at)); err != nil {
 			return err
 		}
 		if done {
@@ -389,18 +399,8 @@ func readIssued(i issuance, csr []byte) (*ca.Imported, error) {
 	if key, ok := leaf.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !key.Equal(request.PublicKey()) {
 		return nil, errors.New("the certificate that the authority has issued is not for the key of the request")
 	}
-	out := &ca.Imported{Certificate: leaf}
-	for rest := []byte(i.chain); ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			return out, nil
-		}
-		above, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("read chain: %w", err)
-		}
-		out.Chain = append(out.Chain, above)
-	}
+	chain, err := parseChain(i.chain)
+	return &ca.Imported{Certificate: leaf, Chain: chain}, err
 }
 
 // say logs and counts that a certificate was not issued.

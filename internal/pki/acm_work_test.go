@@ -348,11 +348,7 @@ func TestTwoWorkers(t *testing.T) {
 	}
 
 	// Both renew them when that is due.
-	users := map[string][]string{}
-	for _, arn := range arns {
-		users[arn] = []string{"node"}
-	}
-	r.users = users
+	r.use(arns...)
 	r.clock.forward((validDays - 30) * 24 * time.Hour)
 	group, ctx = errgroup.WithContext(r.ctx)
 	for _, m := range []*ACM{r.ACM, other} {

@@ -10,6 +10,7 @@ import (
 	"github.com/fairlead/fairlead/api/acmpca"
 	"github.com/fairlead/fairlead/internal/awsapi"
 	"github.com/fairlead/fairlead/internal/ca"
+	"github.com/fairlead/fairlead/internal/iam"
 	"github.com/fairlead/fairlead/internal/store"
 )
 
@@ -39,8 +40,8 @@ func (p *PrivateCA) arn(account, id string) string {
 
 func certificateARN(authority, serial string) string { return authority + "/certificate/" + serial }
 
-// parseARN finds the place of an authority, which must be the caller's own: what
-// a resource policy allows other accounts comes with sharing.
+// parseARN finds the place of an authority, which must be the caller's own or
+// adopted: what a resource policy allows other accounts comes with sharing.
 func (p *PrivateCA) parseARN(ctx context.Context, operation, arn string) (store.Place, error) {
 	fields := strings.SplitN(arn, ":", 6)
 	if len(fields) < 6 || fields[0] != "arn" || fields[2] != "acm-pca" {
@@ -53,11 +54,34 @@ func (p *PrivateCA) parseARN(ctx context.Context, operation, arn string) (store.
 	if !ok || !idPattern.MatchString(id) {
 		return nil, acmpca.NewInvalidArnException("%.200s is not the ARN of a private certificate authority: it ends in certificate-authority/ and a UUID", arn)
 	}
-	if own := awsapi.PrincipalFrom(ctx); fields[4] != own.Account {
+	at, own := placeOf(fields[4], id), awsapi.PrincipalFrom(ctx)
+	if may, err := p.manages(ctx, own, at); err != nil {
+		return nil, failure(err)
+	} else if !may {
 		return nil, api.Exceptionf("AccessDeniedException", http.StatusBadRequest,
 			"User: %s is not authorized to perform: acm-pca:%s on resource: %s because no resource-based policy allows the acm-pca:%[2]s action", own.ARN(), operation, arn)
 	}
-	return placeOf(fields[4], id), nil
+	return at, nil
+}
+
+// manages says whether a principal may do anything with the authority of a
+// place.
+func (p *PrivateCA) manages(ctx context.Context, own iam.Principal, at store.Place) (may bool, err error) {
+	if at[1] == own.Account {
+		return true, nil
+	}
+	_, err = p.Store.Read(ctx, func(tx *store.Tx) error {
+		o, err := store.GetObject[authority](tx, at)
+		may = err == nil && p.managed(own, o.Value)
+		return ignoreNotFound(err)
+	})
+	return may, err
+}
+
+// managed says whether an authority is the principal's to manage: one of its own
+// account or, if it owns this server, one that was adopted from another.
+func (p *PrivateCA) managed(own iam.Principal, a *authority) bool {
+	return a.Account == own.Account || a.Adopted && own.Account == p.Store.Account()
 }
 
 // parseCertificateARN is the serial of a certificate of an authority.

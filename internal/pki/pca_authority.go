@@ -24,6 +24,9 @@ type authority struct {
 	Tags          map[string]string                         `json:"tags,omitzero"`
 	Permissions   []acmpca.Permission                       `json:"permissions,omitzero"`
 	Policy        string                                    `json:"policy,omitzero"`
+	// Adopted says that its ARN was another's before. Whoever owns this server
+	// manages it, whatever account the ARN names.
+	Adopted bool `json:"adopted,omitzero"`
 
 	Status    acmpca.CertificateAuthorityStatus `json:"status"` // never EXPIRED: see statusAt
 	CreatedAt time.Time                         `json:"createdAt"`
@@ -38,6 +41,7 @@ type authority struct {
 	CSR         []byte    `json:"csr,omitzero"`         // PEM
 	Certificate []byte    `json:"certificate,omitzero"` // DER
 	Chain       [][]byte  `json:"chain,omitzero"`       // DER, root last
+	Parents     []string  `json:"parents,omitzero"`     // ARNs of authorities here that have signed its certificates
 	Serial      string    `json:"serial,omitzero"`      // of Certificate, as it is shown
 	NotBefore   time.Time `json:"notBefore,omitzero"`
 	NotAfter    time.Time `json:"notAfter,omitzero"`
@@ -56,6 +60,9 @@ func (a *authority) statusAt(now time.Time) acmpca.CertificateAuthorityStatus {
 func (a *authority) goneAt(now time.Time) bool {
 	return a.Status == acmpca.CertificateAuthorityStatusDeleted && !now.Before(a.RestorableUntil)
 }
+
+// keyless says that only the authority's certificate is known.
+func (a *authority) keyless() bool { return a.Certificate != nil && a.CSR == nil }
 
 // shift gives the authority another status.
 func (a *authority) shift(to acmpca.CertificateAuthorityStatus, now time.Time) {
@@ -117,9 +124,22 @@ var deeds = map[deed]struct {
 	doTag:         {states: []acmpca.CertificateAuthorityStatus{creating, pending, active, disabled, expired}},
 }
 
+// keyDeeds need the authority's key, or the CSR that is made with it.
+var keyDeeds = []deed{doIssue, doRevoke, doPublish, doImport, doShowCSR}
+
+// needsKey refuses a deed that an authority cannot do of which only the
+// certificate is known.
+func (p *PrivateCA) needsKey(a *authority, do deed) error {
+	arn := p.arn(a.Account, a.ID)
+	return acmpca.NewInvalidStateException("The certificate authority %s cannot %s: this server has its certificate and not its private key. If you have the key give it with fairlead ca adopt --arn %[1]s --cert FILE --key FILE", arn, do)
+}
+
 // can refuses a deed that the authority's state does not allow.
 func (p *PrivateCA) can(a *authority, do deed, now time.Time) error {
 	rule, status := deeds[do], a.statusAt(now)
+	if a.keyless() && slices.Contains(keyDeeds, do) {
+		return p.needsKey(a, do)
+	}
 	if slices.Contains(rule.states, status) {
 		return nil
 	}
@@ -171,7 +191,7 @@ func (p *PrivateCA) change(tx *store.Tx, at store.Place, do deed, fn func(a *aut
 	if err := fn(o.Value, now); err != nil {
 		return err
 	}
-	return store.PutObject(tx, at, o.Value)
+	return p.put(tx, at, o.Value)
 }
 
 // describe is the authority as the API shows it.

@@ -51,8 +51,14 @@ func (p *PrivateCA) CreateCertificateAuthority(ctx context.Context, in *acmpca.C
 		if err := store.MakeObject(tx, ownerPlace(a.ID), &owner{a.Account}); err != nil {
 			return err
 		}
+		if err := p.serve(tx, a); err != nil {
+			return err
+		}
 		if slow {
 			return store.MakeObject(tx, pendingPlace(pendingKey, a.Account, a.ID), &work{At: a.CreatedAt})
+		}
+		if err := p.claim(tx, a); err != nil {
+			return err
 		}
 		return tx.PutSecret(at, secret)
 	})

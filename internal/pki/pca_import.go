@@ -71,6 +71,9 @@ func (p *PrivateCA) ImportCertificateAuthorityCertificate(ctx context.Context, i
 			if err != nil {
 				return err
 			}
+			if err := p.adopt(tx, a, chain); err != nil {
+				return err
+			}
 			a.Certificate, a.Chain = own.Raw, nil
 			for _, c := range chain {
 				a.Chain = append(a.Chain, c.Raw)
@@ -80,7 +83,15 @@ func (p *PrivateCA) ImportCertificateAuthorityCertificate(ctx context.Context, i
 			if a.Status == pending {
 				a.shift(active, now)
 			}
-			return nil
+			key, err := openKey(tx, at)
+			if err != nil {
+				return err
+			}
+			by, err := a.join(key)
+			if err != nil {
+				return err
+			}
+			return p.list(tx, a, by, listChange{})
 		})
 	})
 }

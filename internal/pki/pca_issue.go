@@ -60,7 +60,7 @@ func (p *PrivateCA) IssueCertificate(ctx context.Context, in *acmpca.IssueCertif
 	}
 	entry := issued{Template: r.Template.ARN(awsapi.Partition(p.Region)), Requester: awsapi.PrincipalFrom(ctx).ARN(), Service: serviceOf(ctx), IssuedAt: r.Now, Root: r.Template.Root()}
 	arn := certificateARN(in.CertificateAuthorityArn, r.Serial.String())
-	answer, again := arn, false
+	answer, again, other := arn, false, false
 	err = p.write(ctx, func(tx *store.Tx) error {
 		before, err := p.once(tx, token, arn)
 		if err != nil || before != "" {
@@ -76,10 +76,19 @@ func (p *PrivateCA) IssueCertificate(ctx context.Context, in *acmpca.IssueCertif
 		if err := entry.describe(der); err != nil {
 			return err
 		}
+		if other = false; r.Template.CA() && !r.Template.Root() {
+			if other, err = p.noteOther(tx, at, der); err != nil {
+				return err
+			}
+		}
 		return store.MakeObject(tx, certificatePlace(at[2], r.Serial.String()), &entry)
 	})
 	if err != nil {
 		return nil, err
+	}
+	if other {
+		p.Log.WarnContext(ctx, "an authority that is not of this server was certified: until that certificate ends or is revoked, proxies that trust a root above get no CRLs, since those of that authority are missing",
+			"authority", in.CertificateAuthorityArn, "certificate", answer)
 	}
 	return &acmpca.IssueCertificateResponse{CertificateArn: &answer}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/fairlead/fairlead/api/acm"
 	"github.com/fairlead/fairlead/api/acmpca"
 	"github.com/fairlead/fairlead/internal/ca"
 	"github.com/fairlead/fairlead/internal/store"
@@ -40,15 +41,15 @@ func (p *PrivateCA) RevokeCertificate(ctx context.Context, in *acmpca.RevokeCert
 	}
 	serial := fmt.Sprintf("%032x", number)
 	return p.write(ctx, func(tx *store.Tx) error {
-		a, err := p.get(tx, at)
+		s, err := p.load(tx, at)
 		if err != nil {
 			return err
 		}
 		now := p.Now().UTC()
-		if err := p.can(a.Value, doRevoke, now); err != nil {
+		if err := p.can(s.authority, doRevoke, now); err != nil {
 			return err
 		}
-		if a.Value.Serial == ca.DescribeSerial(number) && a.Value.Type == acmpca.CertificateAuthorityTypeRoot {
+		if s.Serial == ca.DescribeSerial(number) && s.Type == acmpca.CertificateAuthorityTypeRoot {
 			return selfSigned()
 		}
 		c, err := store.GetObject[issued](tx, certificatePlace(at[2], serial))
@@ -58,7 +59,13 @@ func (p *PrivateCA) RevokeCertificate(ctx context.Context, in *acmpca.RevokeCert
 		if err != nil {
 			return err
 		}
-		return enterRevocation(tx, at[2], serial, c.Value, &revoked{At: now, Reason: reason, NotAfter: c.Value.NotAfter})
+		if err := enterRevocation(tx, at[2], serial, c.Value, &revoked{At: now, Reason: reason, NotAfter: c.Value.NotAfter}); err != nil {
+			return err
+		}
+		if err := setRevoked(tx, at[2], serial, acm.CertificateStatusRevoked); err != nil {
+			return err
+		}
+		return p.list(tx, s.authority, s.ca, listChange{add: &ca.Revoked{Serial: number, At: now, Reason: reason}})
 	})
 }
 
@@ -83,6 +90,11 @@ func enterRevocation(tx *store.Tx, id, serial string, c *issued, r *revoked) err
 	if err := store.MakeObject(tx, revokedPlace(id, serial), r); err != nil {
 		return err
 	}
+	return countRevocation(tx, id)
+}
+
+// countRevocation says that the list of an authority is another one.
+func countRevocation(tx *store.Tx, id string) error {
 	count := &revocations{}
 	o, err := store.GetObject[revocations](tx, revocationsPlace(id))
 	if err == nil {

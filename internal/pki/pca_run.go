@@ -39,9 +39,11 @@ func (p *PrivateCA) rouse() {
 // until ctx ends. Several servers may do the same work at the same time: the
 // first one's stays.
 func (p *PrivateCA) Run(ctx context.Context) error {
-	look, sweep := time.NewTicker(lookEvery), time.NewTicker(sweepEvery)
+	look, sweep, lists := time.NewTicker(lookEvery), time.NewTicker(sweepEvery), time.NewTicker(listsEvery)
 	defer look.Stop()
 	defer sweep.Stop()
+	defer lists.Stop()
+	p.attempt(ctx, "make the CRLs of proxies anew", p.renewLists)
 	p.rouse()
 	for {
 		select {
@@ -54,6 +56,8 @@ func (p *PrivateCA) Run(ctx context.Context) error {
 			p.rouse()
 		case <-sweep.C:
 			p.attempt(ctx, "remove what has run out", p.sweep)
+		case <-lists.C:
+			p.attempt(ctx, "make the CRLs of proxies anew", p.renewLists)
 		}
 	}
 }
@@ -138,7 +142,10 @@ func (p *PrivateCA) finishKey(ctx context.Context, waiting store.Place) error {
 		if err := tx.PutSecret(at, secret); err != nil {
 			return err
 		}
-		return store.PutObject(tx, at, o.Value)
+		if err := p.claim(tx, o.Value); err != nil {
+			return err
+		}
+		return p.put(tx, at, o.Value)
 	})
 	return err
 }
@@ -218,7 +225,14 @@ func (p *PrivateCA) remove(ctx context.Context, at store.Place) error {
 		return err
 	}
 	p.signers.drop(at[2])
-	return removeIf(ctx, p.Store, at, func(a *authority) bool { return a.goneAt(now) })
+	_, err := p.Store.Write(ctx, func(tx *store.Tx) error {
+		o, err := store.GetObject[authority](tx, at)
+		if err != nil || !o.Value.goneAt(now) {
+			return ignoreNotFound(err)
+		}
+		return errors.Join(p.forget(tx, o.Value), tx.DeleteObject(at))
+	})
+	return err
 }
 
 // removeIf removes an object that is still there and still meant.

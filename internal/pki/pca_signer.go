@@ -3,9 +3,11 @@ package pki
 import (
 	"crypto"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"sync"
 
+	"github.com/fairlead/fairlead/api"
 	"github.com/fairlead/fairlead/api/acmpca"
 	"github.com/fairlead/fairlead/internal/ca"
 	"github.com/fairlead/fairlead/internal/store"
@@ -16,7 +18,7 @@ type signer struct {
 	*authority
 	revision int64
 	key      crypto.Signer
-	ca       *ca.Authority // nil before its certificate is imported
+	ca       *ca.Authority // nil before its certificate is imported, and if only that is known
 }
 
 // signers remembers authorities with their opened keys. What is remembered is
@@ -69,7 +71,9 @@ func (p *PrivateCA) recall(tx *store.Tx, at store.Place) (*signer, error) {
 func (p *PrivateCA) load(tx *store.Tx, at store.Place) (*signer, error) {
 	o, err := p.get(tx, at)
 	if err != nil {
-		p.signers.drop(at[2])
+		if _, gone := errors.AsType[*api.Exception](err); gone {
+			p.signers.drop(at[2])
+		}
 		return nil, err
 	}
 	known := p.signers.get(o.Value.ID)
@@ -85,7 +89,7 @@ func (p *PrivateCA) load(tx *store.Tx, at store.Place) (*signer, error) {
 			return nil, err
 		}
 	}
-	if o.Value.Certificate != nil {
+	if o.Value.Certificate != nil && s.key != nil {
 		if s.ca, err = o.Value.join(s.key); err != nil {
 			return nil, err
 		}
@@ -147,6 +151,9 @@ func (p *PrivateCA) signRecalled(tx *store.Tx, at store.Place, r ca.Request, aga
 // sign makes the certificate of a request, if the authority's state lets it.
 func (p *PrivateCA) sign(s *signer, r ca.Request) ([]byte, error) {
 	r.ShortLived = s.UsageMode == acmpca.CertificateAuthorityUsageModeShortLivedCertificate
+	if s.keyless() {
+		return nil, p.needsKey(s.authority, doIssue)
+	}
 	root := s.Type == acmpca.CertificateAuthorityTypeRoot
 	status := s.statusAt(r.Now)
 	if status == pending && root || status == active && r.Template.Root() {

@@ -3,6 +3,7 @@ package pki
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/fairlead/fairlead/api/acmpca"
@@ -32,11 +33,16 @@ func (p *PrivateCA) DescribeCertificateAuthority(ctx context.Context, in *acmpca
 	return &out, nil
 }
 
-// ListCertificateAuthorities lists the caller's authorities by id. Those of other
-// accounts come with sharing.
+// ListCertificateAuthorities lists the caller's authorities by id, or those of
+// other accounts that were adopted. Whatever else others share comes with sharing.
 func (p *PrivateCA) ListCertificateAuthorities(ctx context.Context, in *acmpca.ListCertificateAuthoritiesRequest) (*acmpca.ListCertificateAuthoritiesResponse, error) {
 	own := account(ctx)
-	tokens, err := p.pageTokens("authorities", own)
+	others := in.ResourceOwner != nil && *in.ResourceOwner == acmpca.ResourceOwnerOtherAccounts
+	list, below := "own authorities", store.Place{"authority", own}
+	if others {
+		list, below = "others' authorities", store.Place{"authority"}
+	}
+	tokens, err := p.pageTokens(list, own)
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +51,7 @@ func (p *PrivateCA) ListCertificateAuthorities(ctx context.Context, in *acmpca.L
 		return nil, err
 	}
 	out := &acmpca.ListCertificateAuthoritiesResponse{CertificateAuthorities: []acmpca.CertificateAuthority{}}
-	if in.ResourceOwner != nil && *in.ResourceOwner == acmpca.ResourceOwnerOtherAccounts {
+	if others && own != p.Store.Account() {
 		return out, nil
 	}
 	size := pageSize(in.MaxResults)
@@ -53,20 +59,22 @@ func (p *PrivateCA) ListCertificateAuthorities(ctx context.Context, in *acmpca.L
 		out.CertificateAuthorities, out.NextToken = out.CertificateAuthorities[:0], nil
 		var behind store.Place
 		if after != "" {
-			behind = placeOf(own, after)
+			account, id, _ := strings.Cut(after, "/")
+			behind = placeOf(account, id)
 		}
 		for {
-			page, err := store.ListObjects[authority](tx, store.Place{"authority", own}, behind, size)
+			page, err := store.ListObjects[authority](tx, below, behind, size)
 			if err != nil {
 				return err
 			}
 			for _, o := range page {
 				behind = o.Place
-				if o.Value.goneAt(p.Now()) {
+				if o.Value.goneAt(p.Now()) || others && (o.Value.Account == own || !o.Value.Adopted) {
 					continue
 				}
 				if len(out.CertificateAuthorities) == size {
-					out.NextToken = tokens.Next(idOf(*out.CertificateAuthorities[size-1].Arn))
+					last := out.CertificateAuthorities[size-1]
+					out.NextToken = tokens.Next(*last.OwnerAccount + "/" + idOf(*last.Arn))
 					return nil
 				}
 				out.CertificateAuthorities = append(out.CertificateAuthorities, *p.describe(o.Value, p.Now()))
@@ -101,6 +109,9 @@ func (p *PrivateCA) UpdateCertificateAuthority(ctx context.Context, in *acmpca.U
 				a.shift(*in.Status, now)
 			}
 			if c := in.RevocationConfiguration; c != nil {
+				if a.keyless() {
+					return p.needsKey(a, doPublish)
+				}
 				next := *a.Revocation // a part that is not given stays
 				if c.CrlConfiguration != nil {
 					next.CrlConfiguration = c.CrlConfiguration
@@ -139,11 +150,18 @@ func (p *PrivateCA) DeleteCertificateAuthority(ctx context.Context, in *acmpca.D
 			if _, err := store.GetObject[owner](tx, ownerPlace(a.ID)); err != nil {
 				return err
 			}
-			return errors.Join(tx.DeleteObject(ownerPlace(a.ID)), tx.DeleteObject(at))
+			return errors.Join(p.forget(tx, a), tx.DeleteObject(ownerPlace(a.ID)), tx.DeleteObject(at))
+		}
+		users, err := tx.Users(in.CertificateAuthorityArn, 1)
+		if err != nil {
+			return err
+		}
+		if len(users) > 0 {
+			return acmpca.NewInvalidStateException("The certificate authority %s is trusted by %s: take it out of that client policy first", in.CertificateAuthorityArn, userARN(p.Region, users[0]))
 		}
 		a.Before, a.RestorableUntil = a.Status, now.UTC().AddDate(0, 0, int(days))
 		a.shift(deleted, now)
-		return store.PutObject(tx, at, a)
+		return p.put(tx, at, a)
 	})
 }
 

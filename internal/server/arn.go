@@ -13,15 +13,7 @@ import (
 
 // arn names a resource that an account has made (facts A.6).
 func (s *Service) arn(at location, owner string) string {
-	name := at.mesh.Mesh
-	if owner != at.mesh.Owner {
-		name += "@" + at.mesh.Owner
-	}
-	arn := "arn:" + awsapi.Partition(s.Region) + ":appmesh:" + s.Region + ":" + owner + ":mesh/" + name
-	if at.id.Kind == mesh.KindMesh {
-		return arn
-	}
-	return arn + "/" + at.id.String()
+	return mesh.ARN(awsapi.Partition(s.Region), s.Region, owner, at.mesh, at.id)
 }
 
 // parseARN finds the resource of an ARN. Only the caller's own may be named.

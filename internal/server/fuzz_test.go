@@ -80,3 +80,20 @@ func valid[S any](text []byte, rules []rule[S]) (*S, bool) {
 	}
 	return spec, check(rules, spec).err() == nil
 }
+
+// FuzzNamedARN: what passes as the ARN of a certificate has all its parts, is of
+// this region, and makes one key of the store.
+func FuzzNamedARN(f *testing.F) {
+	for _, seed := range []string{aCertificate + "1", anAuthority + "1", "", ":::::", "arn:aws:acm:eu-west-1::certificate/", "arn:aws:acm:eu-west-1:1:certificate/\x00/../x"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, arn string) {
+		about := &candidate{fields: strings.SplitN(arn, ":", 6), region: testRegion, wantedService: "acm", wantedResource: "certificate"}
+		if refuseARN(about) != "" {
+			return
+		}
+		if !strings.HasPrefix(arn, "arn:aws:acm:eu-west-1:") || len(about.fields) != 6 || !strings.HasPrefix(about.fields[5], "certificate/") || len(arn) > 1000 && len(about.fields[4]) < 100 {
+			t.Errorf("%q passes", arn)
+		}
+	})
+}

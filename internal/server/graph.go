@@ -21,27 +21,41 @@ type Graphs struct {
 }
 
 // Graph builds the Graph of a view.
-func (g Graphs) Graph(view *mesh.View) *mesh.Graph {
+func (g Graphs) Graph(view *mesh.View) *mesh.Graph { return mesh.Build(g.complete(view)) }
+
+// complete is a view as this server sees it: what is not in its store, it knows
+// not to be there.
+func (g Graphs) complete(view *mesh.View) *mesh.View {
+	own := *view
 	if g.TrustDomain != "" {
-		own := *view
 		own.TrustDomain = g.TrustDomain
-		view = &own
 	}
-	return mesh.Build(view)
+	if own.Certificates == nil && own.Authorities == nil {
+		own.Certificates = map[string]*mesh.Certificate{}
+	}
+	return &own
 }
 
-// compiler builds configurations as well.
+// compiler makes the Graphs of one mesh and builds its configurations.
 type compiler struct {
-	Graphs
+	graphs  Graphs
+	graph   *mesh.Graph // the newest
 	builder *envoy.Builder
 }
 
-func (c compiler) Build(g *mesh.Graph, id mesh.ID, shape envoy.Shape) (*envoy.Config, []mesh.Problem, error) {
+func (c *compiler) Graph(view *mesh.View) *mesh.Graph {
+	c.graph = mesh.Rebuild(c.graph, c.graphs.complete(view))
+	return c.graph
+}
+
+func (c *compiler) Build(g *mesh.Graph, id mesh.ID, shape envoy.Shape) (*envoy.Config, []mesh.Problem, error) {
 	return c.builder.Build(g, id, shape)
 }
 
 // Compiler makes the stages between store and streams for one mesh.
-func (g Graphs) Compiler() xds.Compiler { return compiler{g, envoy.NewBuilder()} }
+func (g Graphs) Compiler() xds.Compiler {
+	return &compiler{graphs: g, builder: envoy.NewBuilder()}
+}
 
 // graph builds the mesh that a request names from the cache.
 func (o *Operator) graph(r *awsapi.Request) (*mesh.Graph, error) {

@@ -38,7 +38,7 @@ var meanings = map[string]string{
 	"*.certificate":              "the certificate to present",
 	"*.trust":                    "the authorities that are believed",
 	"*.validation":               "whose certificates are accepted",
-	"*.acm":                      "from AWS Certificate Manager: refused, as this server has none yet",
+	"*.acm":                      "from ACM, as this server has it: [the rules](appmesh-rules.md#certificate)",
 	"*.file":                     "from files beside the proxy",
 	"*.sds":                      "from the proxy's SDS provider",
 	"*.certificateChain":         "path of a PEM file",

@@ -38,7 +38,6 @@ var wireRules = []namedRule{
 	{"path-name", "A.5", "a path names resources by their names, not their ARNs"},
 	{"mesh-owner", "B.12 25", "an owner has 12 digits, and is the caller"},
 	{"quota", "B.12 24", "there are not more resources than a quota allows"},
-	{"certificate", "A.5", "certificates and authorities in ACM exist; this server has none yet"},
 	{"tag-count", "A.7", "a resource has at most 50 tags"},
 	{"tag-size", "A.7", "the key of a tag has 1 to 128 characters, its value up to 256"},
 }
@@ -77,7 +76,7 @@ func requestRuleCases() []requestCase {
 	matching := func(port int, of string) string {
 		return strings.Replace(of, `"prefix":"/"`, fmt.Sprintf(`"prefix":"/","port":%d`, port), 1)
 	}
-	return []requestCase{
+	return append(certificateCases(), []requestCase{
 		{"name", "of all that is allowed", nodes, node("a-B_1.local", ``), "", ""},
 		{"name", "with a slash", nodes, node("a/b", ``), bad, `virtualNodeName: \"a/b\" may have letters, digits, hyphens, underscores and dots only`},
 		{"name", "an ARN", nodes, node("arn:aws:appmesh:eu-west-1:123456789012:mesh/m/virtualNode/a", ``), bad, `is an ARN: give the resource's name`},
@@ -124,10 +123,6 @@ func requestRuleCases() []requestCase {
 		{"authority-count", "four", nodes + "/client", authorities(4), bad, `spec.backendDefaults.clientPolicy.tls.validation.trust.acm.certificateAuthorityArns must have at most 3 items, not 4`},
 		{"authority-count", "none", nodes + "/client", authorities(0), bad, `certificateAuthorityArns must have at least 1 items, not 0`},
 		{"authority-count", "none, of a file", nodes + "/client", `{"spec":{"backendDefaults":{"clientPolicy":{"tls":{"validation":{"trust":{"file":{"certificateChain":"/r"}}}}}}}}`, "", ""},
-		{"certificate", "from a file", nodes, trust("file", `{"file":{"certificateChain":"/r"}}`), "", ""},
-		{"certificate", "of ACM", nodes + "/blue", `{"spec":{"listeners":[{"portMapping":{"port":8080,"protocol":"http"},"tls":{"mode":"STRICT","certificate":{"acm":{"certificateArn":"arn:aws:acm:eu-west-1:123456789012:certificate/1"}}}}],"serviceDiscovery":{"dns":{"hostname":"b"}}}}`, notFound,
-			"spec.listeners[0].tls.certificate.acm.certificateArn: the certificate arn:aws:acm:eu-west-1:123456789012:certificate/1 does not exist"},
-		{"certificate", "an authority", nodes + "/client", authorities(1), notFound, "certificateAuthorityArns[0]: the certificate authority arn:aws:acm-pca:eu-west-1:123456789012:certificate-authority/1 does not exist"},
 
 		{"parent", "there", "GET " + routes, "", "", ""},
 		{"parent", "node in no mesh", "/v20190125/meshes/no/virtualNodes", node("a", ``), notFound, "Mesh with name no is not present for account 123456789012"},
@@ -174,7 +169,7 @@ func requestRuleCases() []requestCase {
 		{"gateway-port", "given", inM + "/virtualGateway/two/gatewayRoutes", gateway("given", matching(2, gatewayRoute("color.local", ""))), "", ""},
 		{"gateway-port", "left out", inM + "/virtualGateway/two/gatewayRoutes", gateway("a", gatewayRoute("color.local", "")), bad, "spec.httpRoute.match.port: must be set: virtual gateway two has 2 listeners"},
 		{"gateway-port", "a port that is none", gatewayRoutes, gateway("a", matching(3, gatewayRoute("color.local", ""))), bad, "spec.httpRoute.match.port: 3 is no listener of virtual gateway g"},
-	}
+	}...)
 }
 
 func twoRouters(more ...string) string {
@@ -195,6 +190,9 @@ func referenceRules() []namedRule {
 		if r > 0 {
 			panic("a kind has references that are not listed here")
 		}
+	}
+	for _, r := range slices.Concat(certificateRules, authorityRules, []certificateRule{arnCount}) {
+		all = append(all, namedRule{r.id, r.source, r.says})
 	}
 	return append(all, namedRule{"backend-exists", "A.5", "a backend need not exist: until it does, nothing leads there"})
 }
@@ -221,6 +219,7 @@ func TestRequestRules(t *testing.T) {
 	h := newHarness(t)
 	h.service.Quotas = Quotas{"virtual-gateways-per-mesh": 3}
 	h.makeSmallMesh(t)
+	makeTrust(t, h.store)
 	for _, r := range []struct{ path, body string }{
 		{"/virtualNodes", `{"virtualNodeName":"client","spec":{}}`},
 		{"/virtualNodes", `{"virtualNodeName":"bare","spec":{}}`},
@@ -265,8 +264,7 @@ func TestRequestRules(t *testing.T) {
 	}
 }
 
-// The numbers of B.12 are all somebody's. 17 comes with certificate
-// authorities, 23 with sharing.
+// The numbers of B.12 are all somebody's. 23 comes with sharing.
 func TestEveryRuleOfTheFacts(t *testing.T) {
 	all := slices.Concat(namedRules(requestRules), wireRules, referenceRules(), namedRules(virtualNodeRules), namedRules(virtualGatewayRules),
 		namedRules(virtualRouterRules), namedRules(virtualServiceRules), namedRules(routeRules), namedRules(gatewayRouteRules))
@@ -281,7 +279,7 @@ func TestEveryRuleOfTheFacts(t *testing.T) {
 		}
 	}
 	for n := 1; n <= 25; n++ {
-		if found[n] != (n != 17 && n != 23) {
+		if found[n] != (n != 23) {
 			t.Errorf("rule %d of B.12: a rule is its: %t", n, found[n])
 		}
 	}

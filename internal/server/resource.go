@@ -30,7 +30,7 @@ type kind[S any] struct {
 	// It returns a new spec if it changes anything.
 	fill func(*S) *S
 	// certificates are the ARNs of certificates and authorities in a spec.
-	certificates func(*S) []certificate
+	certificates func(*S) []namedARN
 	// within refuses specs that are larger than a quota allows.
 	within func(limits Quotas, at location, spec *S) error
 	// references are on the resources that a spec names.
@@ -99,11 +99,6 @@ func (k *kind[S]) prepare(ctx context.Context, limits Quotas, in *request[S]) (l
 			return location{}, err
 		}
 	}
-	if k.certificates != nil {
-		if err := knownCertificates(k.certificates(in.spec)); err != nil {
-			return location{}, err
-		}
-	}
 	if k.fill != nil {
 		in.spec = k.fill(in.spec)
 	}
@@ -145,6 +140,11 @@ func create[S any](ctx context.Context, s *Service, k *kind[S], in request[S]) (
 		if err := refer(k.references, tx, at, in.spec); err != nil {
 			return err
 		}
+		if k.certificates != nil {
+			if err := s.certified(tx, record.ResourceOwner, k.certificates(in.spec), nil); err != nil {
+				return err
+			}
+		}
 		result = record
 		return store.Put(tx, record, token...)
 	})
@@ -185,6 +185,11 @@ func update[S any](ctx context.Context, s *Service, k *kind[S], in request[S]) (
 		}
 		if err := refer(k.references, tx, at, in.spec); err != nil {
 			return err
+		}
+		if k.certificates != nil {
+			if err := s.certified(tx, existing.ResourceOwner, k.certificates(in.spec), k.certificates(existing.Spec)); err != nil {
+				return err
+			}
 		}
 		next := *existing
 		next.Spec, next.Version, next.UpdatedAt = in.spec, existing.Version+1, s.now()

@@ -25,7 +25,7 @@ type listener struct {
 // listenerTLS is what the rules need of a listener's tls.
 type listenerTLS struct {
 	path           string
-	certificateARN string
+	certificateARN *string                          // of ACM; nil: the certificate is from elsewhere
 	sans           *appmesh.SubjectAlternativeNames // of its validation
 }
 
@@ -51,7 +51,7 @@ func nodeListeners(spec *appmesh.VirtualNodeSpec) []listener {
 		if in.TLS != nil {
 			l.tls = &listenerTLS{path: l.path + ".tls"}
 			if c := in.TLS.Certificate; c != nil && c.ACM != nil {
-				l.tls.certificateARN = c.ACM.CertificateArn
+				l.tls.certificateARN = &c.ACM.CertificateArn
 			}
 			if in.TLS.Validation != nil {
 				l.tls.sans = in.TLS.Validation.SubjectAlternativeNames
@@ -76,7 +76,7 @@ func gatewayListeners(spec *appmesh.VirtualGatewaySpec) []listener {
 		if in.TLS != nil {
 			l.tls = &listenerTLS{path: l.path + ".tls"}
 			if c := in.TLS.Certificate; c != nil && c.ACM != nil {
-				l.tls.certificateARN = c.ACM.CertificateArn
+				l.tls.certificateARN = &c.ACM.CertificateArn
 			}
 			if in.TLS.Validation != nil {
 				l.tls.sans = in.TLS.Validation.SubjectAlternativeNames

@@ -44,6 +44,8 @@ type cache struct {
 	// keyWatchers are told of keys that are deleted.
 	keyWatchers map[*keyWatcher]bool
 	advanced    chan struct{} // closed and replaced when revision moves
+
+	trust trust // of the filling goroutine alone
 }
 
 func newCache(client *clientv3.Client, seal *sealer, log *slog.Logger) *cache {
@@ -58,6 +60,7 @@ func newCache(client *clientv3.Client, seal *sealer, log *slog.Logger) *cache {
 		entities: map[iam.Ref]*iam.Entity{},
 		watchers: map[*watcher]bool{}, keyWatchers: map[*keyWatcher]bool{},
 		advanced: make(chan struct{}),
+		trust:    newTrust(),
 	}
 }
 
@@ -71,6 +74,7 @@ type batch struct {
 	shrinks  map[resource]bool
 	keys     map[string]*iam.Key     // nil: deleted
 	entities map[iam.Ref]*iam.Entity // nil: deleted, or none that can be read
+	trust    trustBatch
 }
 
 func newBatch() *batch {
@@ -78,6 +82,7 @@ func newBatch() *batch {
 		drafts: map[mesh.Name]*draft{}, touched: map[mesh.Name]bool{},
 		changes: map[resource]*Change{}, shrinks: map[resource]bool{}, keys: map[string]*iam.Key{},
 		entities: map[iam.Ref]*iam.Entity{},
+		trust:    newTrustBatch(),
 	}
 }
 
@@ -140,6 +145,8 @@ func (c *cache) put(b *batch, kv *mvccpb.KeyValue) {
 		if ref, err = parseRef(key); err == nil {
 			b.entities[ref], err = openEntity(c.seal, key, kv.Value)
 		}
+	default:
+		err = b.trust.put(kv)
 	}
 	if err != nil {
 		c.log.Error("a key in the store cannot be read and is left out", "key", key, "revision", kv.ModRevision, "error", err)
@@ -171,6 +178,8 @@ func (c *cache) remove(b *batch, key string) {
 		if ref, err = parseRef(key); err == nil {
 			b.entities[ref] = nil
 		}
+	default:
+		err = b.trust.remove(key)
 	}
 	if err != nil {
 		c.log.Warn("an unknown key was deleted from the store", "key", key, "error", err)
@@ -255,13 +264,30 @@ func (c *cache) load(ctx context.Context) error {
 		if err != nil {
 			return storeError("list the store", err)
 		}
-		c.replace(kvs, revision)
-		return nil
+		err = c.replace(ctx, kvs, revision)
+		if errors.Is(err, rpctypes.ErrCompacted) {
+			continue
+		}
+		return err
 	}
 }
 
+// list reads all that the cache holds at one revision. What it does not hold, as
+// the ledgers of authorities, may be more than there is memory.
 func (c *cache) list(ctx context.Context) (kvs []*mvccpb.KeyValue, revision int64, err error) {
-	from, end := keyRoot, clientv3.GetPrefixRangeEnd(keyRoot)
+	for _, dir := range []string{dirRecord, dirChange, dirShrink, dirAccessKey, dirIAM, dirServedAuthority, dirServedList} {
+		some, at, err := c.listDir(ctx, dir, revision)
+		if err != nil {
+			return nil, 0, err
+		}
+		kvs, revision = append(kvs, some...), at
+	}
+	return kvs, revision, nil
+}
+
+// listDir reads a directory at a revision, which is the newest if it is 0.
+func (c *cache) listDir(ctx context.Context, dir string, revision int64) (kvs []*mvccpb.KeyValue, at int64, err error) {
+	from, end := dir, clientv3.GetPrefixRangeEnd(dir)
 	for {
 		call, cancel := context.WithTimeout(ctx, callTimeout)
 		response, err := c.client.Get(call, from, clientv3.WithRange(end), clientv3.WithLimit(pageSize), clientv3.WithRev(revision))
@@ -282,9 +308,9 @@ func (c *cache) list(ctx context.Context) (kvs []*mvccpb.KeyValue, revision int6
 
 // replace makes the cache what kvs say. Records that are unchanged keep their
 // pointers, and watchers are told only of meshes that changed.
-func (c *cache) replace(kvs []*mvccpb.KeyValue, revision int64) {
+func (c *cache) replace(ctx context.Context, kvs []*mvccpb.KeyValue, revision int64) error {
 	b := newBatch()
-	b.revision = revision
+	b.revision, b.trust.whole = revision, true
 	if revision < c.revision {
 		// etcd was put back to an older state under a running server: what has
 		// the same revision need not be the same.
@@ -303,12 +329,16 @@ func (c *cache) replace(kvs []*mvccpb.KeyValue, revision int64) {
 			c.remove(b, key)
 		}
 	}
+	if err := c.settle(ctx, b); err != nil {
+		return err
+	}
 	c.publish(b)
 	select {
 	case <-c.ready:
 	default:
 		close(c.ready)
 	}
+	return nil
 }
 
 // has tells whether the cache holds a change record at its revision; then it
@@ -393,6 +423,9 @@ func (c *cache) follow(ctx context.Context) error {
 		b := newBatch()
 		for _, response := range batched {
 			c.apply(b, response)
+		}
+		if err := c.settle(ctx, b); err != nil {
+			return err
 		}
 		c.publish(b)
 		if err != nil {

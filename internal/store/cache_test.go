@@ -464,7 +464,9 @@ func TestStorePutBackToAnOlderRevision(t *testing.T) {
 			older = append(older, kv)
 		}
 	}
-	s.cache.replace(older, revision-1)
+	if err := s.cache.replace(t.Context(), older, revision-1); err != nil {
+		t.Fatal(err)
+	}
 	next(t, told, func(d delivery) bool {
 		return d.view != nil && len(d.view.VirtualNodes) == 0 && d.view.Revision < revision
 	})

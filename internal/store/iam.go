@@ -45,7 +45,8 @@ func openEntity(seal *sealer, key string, sealed []byte) (*iam.Entity, error) {
 		return nil, err
 	}
 	e := &iam.Entity{}
-	if err := json.Unmarshal(value, e); err != nil {
+	// What a newer version has added may take something away: it is not passed over.
+	if err := json.Unmarshal(value, e, json.RejectUnknownMembers(true)); err != nil {
 		return nil, fmt.Errorf("read %s: %w", key, err)
 	}
 	if entityKey(e.Ref) != key {

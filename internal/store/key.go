@@ -22,6 +22,7 @@ import (
 //	/fairlead/iam/KIND/ACCOUNT/NAME                      a sealed user, group, role, policy or account
 //	/fairlead/object/KIND/…                              what is no mesh's: authorities, certificates (see Place)
 //	/fairlead/secret/KIND/…                              the sealed secret of the object of that place
+//	/fairlead/reference/ARN/KIND/OWNER/MESH/NAME         the record names what that ARN is of; holds the record's owner
 //
 // Sessions are sealed as if they lay at /fairlead/session/ID; nothing lies there.
 const (
@@ -39,6 +40,7 @@ const (
 	dirIAM       = keyRoot + "iam/"
 	dirObject    = keyRoot + "object/"
 	dirSecret    = keyRoot + "secret/"
+	dirReference = keyRoot + "reference/"
 
 	purposeObject = "object"
 )

@@ -160,6 +160,9 @@ func Put[S any](tx *Tx, record *mesh.Record[S], tokens ...Token) error {
 	if err != nil {
 		return fmt.Errorf("write record %s: %w", record.ID, err)
 	}
+	if err := tx.refer(normal(record.Mesh, record.ID), path, record.ResourceOwner, record.Spec); err != nil {
+		return err
+	}
 	return tx.stage(path, func(key string) clientv3.Op { return clientv3.OpPut(key, string(value)) }, change)
 }
 
@@ -181,6 +184,9 @@ func Delete(tx *Tx, name mesh.Name, id mesh.ID) error {
 	}
 	change := Change{Op: OpDelete, Version: v.Version}
 	tx.dropFences(r)
+	if err := tx.refer(r, path, "", nil); err != nil {
+		return err
+	}
 	return tx.stage(path, func(key string) clientv3.Op { return clientv3.OpDelete(key) }, change)
 }
 

@@ -25,6 +25,12 @@ var breaks = []struct {
 		}
 		return "the server's listener names no certificate"
 	}},
+	{"server's certificate cannot be had", listenerField(".certificate.acm.certificateArn"), func(e Edge, d *Decision) string {
+		if c := e.Listener.Certificate; !c.Missing {
+			return ""
+		}
+		return "the server's certificate " + e.Listener.Certificate.ARN + " cannot be had"
+	}},
 	{"policy without trust", policyField(".validation.trust"), func(e Edge, d *Decision) string {
 		if d.Validation != ByPolicy || d.Trust.Source != SourceNone {
 			return ""
@@ -49,14 +55,20 @@ var breaks = []struct {
 		}
 		return "no name in the policy's list can match a certificate: entries are host names or URIs, and wildcards only where TLS is not enforced"
 	}},
+	{"trust cannot be had", policyField(".validation.trust.acm"), func(e Edge, d *Decision) string {
+		if d.Validation != ByPolicy || d.Trust.Source != SourceACM || len(d.Trust.Missing) < len(d.Trust.ARNs) {
+			return ""
+		}
+		return "none of the authorities that the client's policy trusts can be had"
+	}},
 	{"root not trusted", policyField(".validation.trust.acm"), func(e Edge, d *Decision) string {
-		if d.Validation != ByPolicy || d.Trust.Source != SourceACM || e.Server.Root == "" || slices.Contains(d.Trust.ARNs, e.Server.Root) {
+		if d.Validation != ByPolicy || d.Trust.Source != SourceACM || e.Server.Root == "" || d.Trust.trusts(e.Server.Root) {
 			return ""
 		}
 		return "the server's certificate chains to " + e.Server.Root + ", which the client's policy does not trust"
 	}},
 	{"server's names not accepted", policyField(".validation.subjectAlternativeNames"), func(e Edge, d *Decision) string {
-		if d.Validation == Unvalidated || e.Server.SANs == nil || anyMatches(d.SANs, e.Server.SANs) {
+		if d.Validation == Unvalidated || e.Server.SANs == nil || slices.ContainsFunc(d.SANs, isAddress) || anyMatches(d.SANs, e.Server.SANs) {
 			return ""
 		}
 		return "the server's certificate carries " + list(e.Server.SANs) + ", the client wants " + list(d.SANs)
@@ -68,6 +80,11 @@ var breaks = []struct {
 		}
 		return "the client's certificate carries " + list(e.Client.SANs) + ", the server wants " + list(v.SANs)
 	}},
+}
+
+// trusts says whether an authority is listed and can be had.
+func (t *Trust) trusts(arn string) bool {
+	return slices.Contains(t.ARNs, arn) && !slices.Contains(t.Missing, arn)
 }
 
 func listenerField(member string) func(Edge) string {

@@ -47,6 +47,12 @@ func isLabel(s string) bool {
 	return true
 }
 
+// isAddress: which addresses a certificate carries is not known (Facts).
+func isAddress(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil
+}
+
 func isURI(s string) bool { return strings.Contains(s, "://") }
 
 // IsWildcard says whether an entry or a name is *.rest.

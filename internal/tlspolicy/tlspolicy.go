@@ -33,6 +33,7 @@ const (
 type Certificate struct {
 	Source     Source
 	ARN        string // acm
+	Missing    bool   // acm: it is known that it cannot be had
 	Chain, Key string // file: paths on the proxy's host
 	Secret     string // sds
 }
@@ -41,8 +42,11 @@ type Certificate struct {
 type Trust struct {
 	Source Source
 	ARNs   []string // acm: root CAs
-	Chain  string   // file: path on the proxy's host
-	Secret string   // sds
+	// Missing are those of the ARNs that are known not to be had. They are not
+	// trusted.
+	Missing []string
+	Chain   string // file: path on the proxy's host
+	Secret  string // sds
 }
 
 // Policy is a client's effective policy (ClientPolicyTls of a backend, or of

@@ -6,12 +6,18 @@ import (
 )
 
 // compiler is the way of the data from the store to the streams.
-type compiler struct{ builder *envoy.Builder }
+type compiler struct {
+	graph   *mesh.Graph // the newest
+	builder *envoy.Builder
+}
 
-func newCompiler() Compiler { return compiler{envoy.NewBuilder()} }
+func newCompiler() Compiler { return &compiler{builder: envoy.NewBuilder()} }
 
-func (c compiler) Graph(view *mesh.View) *mesh.Graph { return mesh.Build(view) }
+func (c *compiler) Graph(view *mesh.View) *mesh.Graph {
+	c.graph = mesh.Rebuild(c.graph, view)
+	return c.graph
+}
 
-func (c compiler) Build(g *mesh.Graph, id mesh.ID, shape envoy.Shape) (*envoy.Config, []mesh.Problem, error) {
+func (c *compiler) Build(g *mesh.Graph, id mesh.ID, shape envoy.Shape) (*envoy.Config, []mesh.Problem, error) {
 	return c.builder.Build(g, id, shape)
 }

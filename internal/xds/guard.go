@@ -16,6 +16,7 @@ import (
 type shrink struct {
 	lineage string
 	view    *mesh.View
+	graph   *mesh.Graph // of the view
 	deleted func(mesh.ID) (revision int64, ok bool)
 }
 
@@ -31,7 +32,7 @@ func (g shrink) refuse(held Manifest) string {
 	if held.Revision > g.view.Revision {
 		return fmt.Sprintf("the proxy's configuration is of revision %d, the store's mesh is at %d: the store is older", held.Revision, g.view.Revision)
 	}
-	var lost, older []string
+	var lost, older, withheld []string
 	for _, origin := range held.Origins {
 		id, revision, ok := parseOrigin(origin)
 		if !ok {
@@ -40,6 +41,15 @@ func (g shrink) refuse(held Manifest) string {
 		}
 		now, there := revisionOf(g.view, id)
 		switch {
+		case id.IsARN():
+			switch now, there, named := g.held(id); {
+			case there && now < revision:
+				older = append(older, fmt.Sprintf("%s at %d, not %d", id, now, revision))
+			case named && !there && id.Kind == mesh.KindCertificate:
+				withheld = append(withheld, id.Name)
+			}
+			// That no spec names it any more is a change of the spec. An authority
+			// that cannot be had is not trusted, whoever trusted it.
 		case there && now < revision:
 			// An older store that has been written to since it came back. That the
 			// record is there explains nothing: what it says has been lost.
@@ -55,7 +65,27 @@ func (g shrink) refuse(held Manifest) string {
 	if len(older) > 0 {
 		why = append(why, "the store has older records than those that the proxy's configuration was made from: "+some(older))
 	}
+	if len(withheld) > 0 {
+		why = append(why, "specs name these certificates, and the store does not have them: "+some(withheld))
+	}
 	return strings.Join(why, "; ")
+}
+
+// held is the revision of a certificate or an authority, whether the store has
+// it, and whether a spec names it.
+func (g shrink) held(id mesh.ID) (revision int64, there, named bool) {
+	if id.Kind == mesh.KindAuthority {
+		a, named := g.graph.Authorities[id.Name]
+		if a == nil {
+			return 0, false, named
+		}
+		return a.Revision, true, named
+	}
+	c, named := g.graph.Certificates[id.Name]
+	if c == nil {
+		return 0, false, named
+	}
+	return c.Revision, true, named
 }
 
 // some names the first few of a list.
@@ -122,6 +152,9 @@ func parseOrigin(origin string) (id mesh.ID, revision int64, ok bool) {
 func parseID(s string) (mesh.ID, bool) {
 	if s == string(mesh.KindMesh) {
 		return mesh.ID{Kind: mesh.KindMesh}, true
+	}
+	if strings.HasPrefix(s, "arn:") {
+		return mesh.ARNID(s), true
 	}
 	kind, name, ok := strings.Cut(s, "/")
 	if !ok || name == "" {

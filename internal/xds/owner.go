@@ -262,7 +262,7 @@ func (o *owner) check(config *envoy.Config, problems *[]mesh.Problem) error {
 }
 
 func (o *owner) shrink() shrink {
-	return shrink{lineage: o.hub.source.Lineage(), view: o.view,
+	return shrink{lineage: o.hub.source.Lineage(), view: o.view, graph: o.graph,
 		deleted: func(id mesh.ID) (int64, bool) { return o.hub.source.Deleted(o.name, id) }}
 }
 

@@ -1,6 +1,8 @@
 // Command barestream is the cheapest ADS-shaped Go server there can be: every
 // stream gets the same ready-made bytes. It shows what grpc-go itself allows.
-// Clients ask for clusters only: xdsload -mode sotw -types cds.
+// Clients ask for clusters only: xdsload -mode sotw -types cds. With -keys every
+// stream gets a new key on P-256 and a certificate for it instead, made for it
+// alone: what a fleet's certificates cost to renew at least.
 //
 //	POST /change   sends every stream a message, with the form value marker in it
 package main
@@ -30,7 +32,8 @@ import (
 
 // hub holds the message of the hour and who wants it.
 type hub struct {
-	size int
+	size   int
+	signer *signer // nil: everybody gets the same
 
 	mu          sync.Mutex
 	generation  int
@@ -43,14 +46,8 @@ func (h *hub) change(marker string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.generation++
-	wrapped, err := anypb.New(&clusterv3.Cluster{Name: "c", AltStatName: marker + strings.Repeat("x", h.size)})
-	if err != nil {
-		return err
-	}
-	version := strconv.Itoa(h.generation)
-	h.message, err = proto.Marshal(&discoveryv3.DiscoveryResponse{VersionInfo: version, Nonce: version,
-		TypeUrl: "type.googleapis.com/envoy.config.cluster.v3.Cluster", Resources: []*anypb.Any{wrapped}})
-	if err != nil {
+	var err error
+	if h.message, err = message(h.generation, marker+strings.Repeat("x", h.size)); err != nil {
 		return err
 	}
 	for wake := range h.subscribers {
@@ -62,10 +59,29 @@ func (h *hub) change(marker string) error {
 	return nil
 }
 
-func (h *hub) current() []byte {
+// message is a cluster with a text in it, as it goes over the wire.
+func message(generation int, text string) ([]byte, error) {
+	wrapped, err := anypb.New(&clusterv3.Cluster{Name: "c", AltStatName: text})
+	if err != nil {
+		return nil, err
+	}
+	version := strconv.Itoa(generation)
+	return proto.Marshal(&discoveryv3.DiscoveryResponse{VersionInfo: version, Nonce: version,
+		TypeUrl: "type.googleapis.com/envoy.config.cluster.v3.Cluster", Resources: []*anypb.Any{wrapped}})
+}
+
+func (h *hub) current() ([]byte, error) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.message
+	generation, ready := h.generation, h.message
+	h.mu.Unlock()
+	if h.signer == nil {
+		return ready, nil
+	}
+	pair, err := h.signer.pair()
+	if err != nil {
+		return nil, err
+	}
+	return message(generation, pair)
 }
 
 // stream sends the message now and after every change. Requests and ACKs are
@@ -93,7 +109,11 @@ func (h *hub) stream(_ any, s grpc.ServerStream) error {
 		case <-done:
 			return io.EOF
 		case <-wake:
-			if err := s.SendMsg(&adswire.Frame{Bytes: h.current()}); err != nil {
+			message, err := h.current()
+			if err == nil {
+				err = s.SendMsg(&adswire.Frame{Bytes: message})
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -104,8 +124,15 @@ func main() {
 	size := flag.Int("size", 400, "payload bytes in the pushed resource")
 	certificate := flag.String("tls-cert", "", "server certificate; empty: no TLS")
 	key := flag.String("tls-key", "", "its key")
+	keys := flag.Bool("keys", false, "a new key and certificate for every stream instead")
 	flag.Parse()
 	h := &hub{size: *size, subscribers: map[chan struct{}]struct{}{}}
+	if *keys {
+		var err error
+		if h.signer, err = newSigner(); err != nil {
+			log.Fatal(err)
+		}
+	}
 	if err := h.change(""); err != nil {
 		log.Fatal(err)
 	}

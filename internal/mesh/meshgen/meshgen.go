@@ -58,6 +58,7 @@ func (c Config) View(rng *rand.Rand) *mesh.View {
 		GatewayRoutes:   map[mesh.ID]*mesh.Record[appmesh.GatewayRouteSpec]{},
 	}}
 	g.mesh()
+	g.held()
 	for i := range max(c.Nodes, 1) {
 		g.node(i)
 	}

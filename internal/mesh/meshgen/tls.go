@@ -1,7 +1,13 @@
 package meshgen
 
 import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+
+	"github.com/fairlead/fairlead/api"
 	"github.com/fairlead/fairlead/api/appmesh"
+	"github.com/fairlead/fairlead/internal/mesh"
 )
 
 // source is where a certificate or a trust bundle comes from.
@@ -47,10 +53,32 @@ func trustSecret(s source) string {
 	return "spiffe://elsewhere.example"
 }
 
-const (
-	certificateARN = "arn:aws:acm:us-east-1:000000000000:certificate/11111111-1111-4111-8111-111111111111"
-	authorityARN   = "arn:aws:acm-pca:us-east-1:000000000000:certificate-authority/22222222-2222-4222-8222-222222222222"
-)
+// arns is how many certificates there are, and how many authorities.
+const arns = 3
+
+func certificateARN(i int) string {
+	return fmt.Sprintf("arn:aws:acm:us-east-1:000000000000:certificate/11111111-1111-4111-8111-%012d", i)
+}
+
+func authorityARN(i int) string {
+	return fmt.Sprintf("arn:aws:acm-pca:us-east-1:000000000000:certificate-authority/22222222-2222-4222-8222-%012d", i)
+}
+
+// held makes the certificates and authorities. What stands for PEM in them is none.
+func (g *generator) held() {
+	g.view.Certificates, g.view.Authorities = map[string]*mesh.Certificate{}, map[string]*mesh.Authority{}
+	if !g.config.ACM {
+		return
+	}
+	for i := range arns {
+		renew(g.Rand, g.view, i)
+		a := &mesh.Authority{ARN: authorityARN(i), Revision: g.view.Revision, Roots: fmt.Sprintf("root %d\n", i)}
+		if g.maybe(2) {
+			a.CRLs = fmt.Sprintf("lists of %d\n", i)
+		}
+		g.view.Authorities[a.ARN] = a
+	}
+}
 
 // listenerTLS is a listener's TLS, nil in a third of all.
 func (g *generator) listenerTLS() *appmesh.ListenerTls {
@@ -64,7 +92,7 @@ func (g *generator) listenerTLS() *appmesh.ListenerTls {
 	}
 	switch s {
 	case acm:
-		tls.Certificate.ACM = &appmesh.ListenerTlsAcmCertificate{CertificateArn: certificateARN}
+		tls.Certificate.ACM = &appmesh.ListenerTlsAcmCertificate{CertificateArn: certificateARN(g.IntN(arns))}
 	case file:
 		files := pick(g, g.config.Files...)
 		tls.Certificate.File = &appmesh.ListenerTlsFileCertificate{CertificateChain: files.Chain, PrivateKey: files.Key}
@@ -102,7 +130,7 @@ func (g *generator) clientPolicy() *appmesh.ClientPolicyTls {
 	}
 	switch trust := policy.Validation.Trust; s {
 	case acm:
-		trust.ACM = &appmesh.TlsValidationContextAcmTrust{CertificateAuthorityArns: []string{authorityARN}}
+		trust.ACM = &appmesh.TlsValidationContextAcmTrust{CertificateAuthorityArns: some(g, arns, authorityARN(0), authorityARN(1), authorityARN(2))}
 	case file:
 		trust.File = &appmesh.TlsValidationContextFileTrust{CertificateChain: pick(g, g.config.Files...).Trust}
 	default:
@@ -138,4 +166,24 @@ func (g *generator) sans(wildcards bool) *appmesh.SubjectAlternativeNames {
 		names = append(names, "*."+Mesh.Mesh+".local")
 	}
 	return &appmesh.SubjectAlternativeNames{Match: &appmesh.SubjectAlternativeNameMatchers{Exact: some(g, 3, names...)}}
+}
+
+// Renew makes one certificate of a view anew, in a copy of the view: the same
+// records, the next revision.
+func Renew(rng *rand.Rand, view *mesh.View) *mesh.View {
+	next := *view
+	next.Certificates = maps.Clone(view.Certificates)
+	renew(rng, &next, rng.IntN(arns))
+	return &next
+}
+
+func renew(rng *rand.Rand, view *mesh.View, i int) {
+	view.Revision++
+	serial := fmt.Sprintf("%016x", rng.Uint64())
+	view.Certificates[certificateARN(i)] = &mesh.Certificate{
+		ARN: certificateARN(i), Revision: view.Revision, Serial: serial,
+		Chain: "chain " + serial + "\n", Key: api.NewSecret("key of " + serial + "\n"),
+		Roots: fmt.Sprintf("root %d\n", i), Root: authorityARN(i),
+		Names: []string{"*." + Mesh.Mesh + ".local"},
+	}
 }

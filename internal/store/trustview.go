@@ -1,0 +1,144 @@
+package store
+
+import (
+	"encoding/pem"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/fairlead/fairlead/internal/mesh"
+)
+
+func encodeKey(pkcs8 []byte) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))
+}
+
+// serve puts what a mesh names into its view. Its revision is the newest of all
+// that this is made from, even if nothing of it is different: other servers, and
+// this one after a restart, must come to the same.
+func (c *cache) serve(b *batch, name mesh.Name) {
+	view := c.views[name]
+	if d := b.drafts[name]; d != nil {
+		view = d.view
+	}
+	if view == nil {
+		return
+	}
+	t, revision := &c.trust, view.Revision
+	certificates, authorities := map[string]*mesh.Certificate{}, map[string]*mesh.Authority{}
+	for arn := range t.names[name].certificates {
+		certificate, newest := t.certificate(arn)
+		if certificate != nil {
+			certificates[arn] = certificate
+		}
+		revision = max(revision, newest)
+	}
+	for arn := range t.names[name].authorities {
+		authority, newest := t.anchor(arn)
+		if old := view.Authorities[arn]; authority != nil && old != nil && *old == *authority {
+			authority = old
+		}
+		if authority != nil {
+			authorities[arn] = authority
+		}
+		revision = max(revision, newest)
+	}
+	if revision == view.Revision && maps.Equal(certificates, view.Certificates) && maps.Equal(authorities, view.Authorities) {
+		return
+	}
+	view = c.draft(b, name).view
+	view.Certificates, view.Authorities, view.Revision = certificates, authorities, revision
+}
+
+// certificate is a certificate with the CRLs of its chain, and the newest
+// revision of what it is made from; nil if it is not there or not issued.
+func (t *trust) certificate(arn string) (made *mesh.Certificate, newest int64) {
+	from := t.certificates[arn]
+	if from == nil || from.Value == nil {
+		return nil, 0
+	}
+	v, newest := from.Value, from.Revision
+	if v.Chain == "" || from.keyRevision == 0 {
+		return nil, newest
+	}
+	crls, newer := t.crls(v.Issuers, false)
+	if v.NoCRLs != "" {
+		crls = ""
+	}
+	newest = max(newest, newer)
+	next := &mesh.Certificate{
+		ARN: arn, Revision: from.keyRevision, Chain: v.Chain, Key: from.key, Roots: v.Roots, CRLs: crls, Root: v.Root,
+		Names: v.Names, Serial: v.Serial, NotBefore: v.NotBefore, NotAfter: v.NotAfter,
+	}
+	if old := from.made; old == nil || old.Revision != next.Revision || old.Roots != next.Roots || old.CRLs != next.CRLs || old.Root != next.Root || old.Chain != next.Chain {
+		from.made = next
+	}
+	return from.made, newest
+}
+
+// anchor is a root as a trust anchor, with the CRLs of all authorities below it,
+// and the newest revision of what it is made from; nil if it is not there.
+func (t *trust) anchor(arn string) (made *mesh.Authority, newest int64) {
+	root := t.authorities[arn]
+	if root == nil {
+		return nil, 0
+	}
+	tree := t.below(arn)
+	crls, newest := t.crls(tree, true)
+	if root.Value.Gone || root.Value.Roots == "" || !root.Value.Root {
+		return nil, newest
+	}
+	return &mesh.Authority{ARN: arn, Revision: root.Revision, Roots: root.Value.Roots, CRLs: crls}, newest
+}
+
+// below are the ARNs of an authority and of those that it has signed, directly
+// or through others, in order.
+func (t *trust) below(arn string) []string {
+	tree := []string{arn}
+	for i := 0; i < len(tree); i++ {
+		for child, o := range t.authorities {
+			if slices.Contains(o.Value.Parents, tree[i]) && !slices.Contains(tree, child) {
+				tree = append(tree, child)
+			}
+		}
+	}
+	slices.Sort(tree)
+	return tree
+}
+
+// crls are the CRLs of authorities, PEM, and the newest revision of what they are
+// made from. If one is missing there are none: with all but one an Envoy would
+// refuse every certificate below that one. An authority that is gone has none, and
+// what it has signed is to be refused. With whole, authorities that are not known
+// here count, too.
+func (t *trust) crls(of []string, whole bool) (text string, newest int64) {
+	var all strings.Builder
+	complete := true
+	for _, arn := range of {
+		if a := t.authorities[arn]; a != nil {
+			newest = max(newest, a.Revision)
+			if a.Value.Gone {
+				continue
+			}
+		}
+		list := t.lists[arn]
+		if list == nil {
+			complete = complete && whole && t.unsigned(arn)
+			continue
+		}
+		newest = max(newest, list.Revision)
+		complete = complete && list.Value.CRL != "" && (!whole || len(list.Value.Others) == 0)
+		all.WriteString(list.Value.CRL)
+	}
+	if !complete || len(of) == 0 {
+		return "", newest
+	}
+	return all.String(), newest
+}
+
+// unsigned says whether an authority has no certificate yet, so that there is
+// nothing below it.
+func (t *trust) unsigned(arn string) bool {
+	a := t.authorities[arn]
+	return a != nil && a.Value.Roots == "" && !a.Value.Gone && a.Value.NotAfter.IsZero()
+}
