@@ -295,6 +295,20 @@ func TestAssumeRole(t *testing.T) {
 	_, err = p.sts(session).GetSessionToken(ctx, nil)
 	wantCode(t, "a session's session", err, "AccessDenied", "session credentials")
 
+	// Between accounts both sides must allow.
+	_, stranger := p.user(t, otherAccount, "stranger", "allow")
+	_, _, err = assume(stranger, nil)
+	wantCode(t, "another account that is not trusted", err, "AccessDenied", "because no resource-based policy allows the sts:AssumeRole action")
+	shared := iam.Ref{Kind: iam.KindRole, Account: homeAccount, Name: "shared"}
+	p.entity(t, iam.Entity{Ref: shared, Trust: strings.ReplaceAll(trustHome, homeAccount, otherAccount), MaxSession: 3600, Policies: []string{"allow"}})
+	visiting, _, err := assume(stranger, func(in *stssdk.AssumeRoleInput) { in.RoleArn = aws.String(shared.ARN()) })
+	wantCode(t, "another account that is trusted", err, "", "")
+	_, err = p.meshAPI(visiting).DescribeMesh(ctx, &meshsdk.DescribeMeshInput{MeshName: aws.String("apps")})
+	wantCode(t, "as a role of this account", err, "", "")
+	_, unable := p.user(t, otherAccount, "unable")
+	_, _, err = assume(unable, func(in *stssdk.AssumeRoleInput) { in.RoleArn = aws.String(shared.ARN()) })
+	wantCode(t, "a trusted account's user without a policy", err, "AccessDenied", "because no identity-based policy allows the sts:AssumeRole action")
+
 	// The key that a session goes back to ends it, and so does the role.
 	ended, _, err := assume(credentialsOf(aliceKey, ""), nil)
 	wantCode(t, "as bob", err, "", "")
