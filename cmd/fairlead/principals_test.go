@@ -137,6 +137,8 @@ func TestRestrictedUser(t *testing.T) {
 	p.must(t, "iam", "attach", "user", "alice", "--policy", "frozen")
 	wantCode(t, "a tag that is a setting", tagged("fairlead:tls-minimum-version"), denied, alice+"appmesh:UpdateMesh on resource: "+meshARN+"apps with an explicit deny")
 	wantCode(t, "a tag that is none", tagged("team"), "", "")
+	_, err = client.TagResource(ctx, &meshsdk.TagResourceInput{ResourceArn: aws.String(meshARN + "apps@" + homeAccount), Tags: []meshtypes.TagRef{tag("fairlead:x", "x")}})
+	wantCode(t, "by the mesh's other name", err, denied, alice+"appmesh:UpdateMesh on resource: "+meshARN+"apps with an explicit deny")
 	p.must(t, "iam", "detach", "user", "alice", "--policy", "frozen")
 	_, err = client.CreateVirtualNode(ctx, nodeWith("arn:aws:acm:us-east-1:"+homeAccount+":certificate/00000000-0000-4000-8000-000000000000"))
 	wantCode(t, "a certificate that it may not describe", err, denied, alice+"acm:DescribeCertificate on resource: arn:aws:acm:")

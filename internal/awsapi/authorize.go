@@ -133,9 +133,24 @@ func (a asked) resource(template string) string {
 		if path == "" && a.service == "acm" { // ImportCertificate of a new one
 			return a.arn("certificate/*")
 		}
-		return cmp.Or(path, "*")
+		return cmp.Or(a.plain(path), "*")
 	}
 	return a.arn(path)
+}
+
+// plain writes an ARN of App Mesh as policies do: a mesh of the ARN's own account
+// may be called mesh/NAME@ACCOUNT, but is mesh/NAME.
+func (a asked) plain(arn string) string {
+	begin, rest, found := strings.Cut(arn, "/")
+	if a.service != "appmesh" || !found {
+		return arn
+	}
+	name, below, more := strings.Cut(rest, "/")
+	name = strings.TrimSuffix(name, "@"+accountOf(arn))
+	if more {
+		name += "/" + below
+	}
+	return begin + "/" + name
 }
 
 func (a asked) arn(path string) string {
