@@ -25,8 +25,8 @@ import (
 )
 
 func newACMCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "acm", Short: "Keep the ARNs of certificates that lived in AWS", Args: noArgs, RunE: showHelp}
-	cmd.AddCommand(newACMAdoptCommand())
+	cmd := &cobra.Command{Use: "acm", Short: "Keep the ARNs of certificates that lived in AWS, or that live there (--acm aws)", Args: noArgs, RunE: showHelp}
+	cmd.AddCommand(newACMAdoptCommand(), newACMFetchedCommand(), newACMEventCommand())
 	return cmd
 }
 

@@ -4,7 +4,7 @@ import "github.com/spf13/cobra"
 
 // otherCommands are those that live in files of their own beside the server's
 // and the operators': agent.go, iam.go, redirect.go, demo.go, import.go, adopt.go,
-// and the verbs that every resource has.
+// backup.go, kek.go, and the verbs that every resource has.
 func otherCommands() []*cobra.Command {
 	return []*cobra.Command{
 		newAgentCommand(),
@@ -17,6 +17,9 @@ func otherCommands() []*cobra.Command {
 		newDeleteCommand(),
 		newExportCommand(),
 		newImportCommand(),
+		newBackupCommand(),
+		newRestoreCommand(),
+		newKEKCommand(),
 		newACMCommand(),
 	}
 }

@@ -33,6 +33,8 @@ func (p *controlPlane) tags(ctx context.Context, arn string) (map[string]string,
 				add(t.Key, t.Value)
 			}
 		}
+	case fields[2] == "acm" && p.acm == nil:
+		return nil, nil // with --acm aws the tags are AWS's, and so is who may call there
 	case fields[2] == "acm":
 		var out *acm.ListTagsForCertificateResponse
 		if out, err = p.acm.ListTagsForCertificate(ctx, &acm.ListTagsForCertificateRequest{CertificateArn: arn}); err == nil {

@@ -90,7 +90,7 @@ func (s *Store) Entities(kind iam.EntityKind) []*iam.Entity {
 // than once. edit's error is returned as it is. It returns the outcome, when
 // this server knows it.
 func (s *Store) EditEntity(ctx context.Context, r iam.Ref, edit func(*iam.Entity) (*iam.Entity, error)) (*iam.Entity, error) {
-	return s.editEntity(ctx, r, func(old *iam.Entity) (*iam.Entity, []clientv3.Op, error) {
+	return s.editEntity(ctx, r, func(old *iam.Entity, _ *rootKeys) (*iam.Entity, []clientv3.Op, error) {
 		e, err := edit(old)
 		if err != nil || e != nil || old == nil {
 			return e, nil, err
@@ -103,7 +103,7 @@ func (s *Store) EditEntity(ctx context.Context, r iam.Ref, edit func(*iam.Entity
 	})
 }
 
-func (s *Store) editEntity(ctx context.Context, r iam.Ref, edit func(*iam.Entity) (*iam.Entity, []clientv3.Op, error)) (*iam.Entity, error) {
+func (s *Store) editEntity(ctx context.Context, r iam.Ref, edit func(*iam.Entity, *rootKeys) (*iam.Entity, []clientv3.Op, error)) (*iam.Entity, error) {
 	ctx, cancel := context.WithTimeout(ctx, maxWriting)
 	defer cancel()
 	key := entityKey(r)
@@ -123,7 +123,9 @@ func (s *Store) editEntity(ctx context.Context, r iam.Ref, edit func(*iam.Entity
 			}
 			revision = response.Kvs[0].ModRevision
 		}
-		e, ops, err := edit(old)
+		// Nothing is written under a root key that a rotation is about to end.
+		roots := s.seal.roots.Load()
+		e, ops, err := edit(old, roots)
 		if err != nil {
 			return nil, err
 		}
@@ -132,11 +134,13 @@ func (s *Store) editEntity(ctx context.Context, r iam.Ref, edit func(*iam.Entity
 				return nil, err
 			}
 		}
-		op, err := s.putEntity(key, e)
+		op, err := s.putEntity(roots, key, e)
 		if err != nil {
 			return nil, err
 		}
-		done, err := s.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", revision)).Then(append(ops, op)...).Commit()
+		done, err := s.client.Txn(ctx).
+			If(clientv3.Compare(clientv3.ModRevision(key), "=", revision), clientv3.Compare(clientv3.ModRevision(keyKeyring), "=", roots.revision)).
+			Then(append(ops, op)...).Commit()
 		if err != nil {
 			return nil, storeError("write", err)
 		}
@@ -148,7 +152,7 @@ func (s *Store) editEntity(ctx context.Context, r iam.Ref, edit func(*iam.Entity
 }
 
 // putEntity is the operation that leaves e, or nothing.
-func (s *Store) putEntity(key string, e *iam.Entity) (clientv3.Op, error) {
+func (s *Store) putEntity(roots *rootKeys, key string, e *iam.Entity) (clientv3.Op, error) {
 	if e == nil {
 		return clientv3.OpDelete(key), nil
 	}
@@ -164,7 +168,7 @@ func (s *Store) putEntity(key string, e *iam.Entity) (clientv3.Op, error) {
 	if err != nil {
 		return clientv3.Op{}, fmt.Errorf("write %s: %w", e.ARN(), err)
 	}
-	sealed, err := s.seal.seal(key, purposeIAM, value)
+	sealed, err := roots.seal(key, purposeIAM, value)
 	return clientv3.OpPut(key, string(sealed)), err
 }
 
@@ -178,13 +182,17 @@ func entityPrefix(kind iam.EntityKind) string {
 // of a key too many.
 func (s *Store) CreateUserKey(ctx context.Context, account, user string) (iam.Key, error) {
 	var k iam.Key
-	_, err := s.editEntity(ctx, iam.Ref{Kind: iam.KindUser, Account: account, Name: user}, func(e *iam.Entity) (*iam.Entity, []clientv3.Op, error) {
+	_, err := s.editEntity(ctx, iam.Ref{Kind: iam.KindUser, Account: account, Name: user}, func(e *iam.Entity, roots *rootKeys) (*iam.Entity, []clientv3.Op, error) {
 		if e == nil {
 			return nil, nil, ErrNotFound
 		}
 		k = newKey(keyPrefix, iam.Principal{Account: account, Kind: iam.User, Name: e.Name, ID: e.ID})
 		now := s.now().UTC()
-		sealed, err := s.sealKey(k, now)
+		text, err := keyText(k, now)
+		if err != nil {
+			return nil, nil, err
+		}
+		sealed, err := roots.seal(dirAccessKey+k.ID, purposeAccessKey, text)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -197,7 +205,7 @@ func (s *Store) CreateUserKey(ctx context.Context, account, user string) (iam.Ke
 // DeleteUserKey ends an access key of a user, with all its sessions, on every
 // server. The error is ErrNotFound if the user has no such key.
 func (s *Store) DeleteUserKey(ctx context.Context, account, user, accessKeyID string) error {
-	_, err := s.editEntity(ctx, iam.Ref{Kind: iam.KindUser, Account: account, Name: user}, func(e *iam.Entity) (*iam.Entity, []clientv3.Op, error) {
+	_, err := s.editEntity(ctx, iam.Ref{Kind: iam.KindUser, Account: account, Name: user}, func(e *iam.Entity, _ *rootKeys) (*iam.Entity, []clientv3.Op, error) {
 		if e == nil {
 			return nil, nil, ErrNotFound
 		}
