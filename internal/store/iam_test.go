@@ -90,10 +90,13 @@ func TestEntities(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Close()
+	if done, err := RotateKEK(ctx, config, Rotation{}); err != nil || !done.Done || len(done.Lost) > 0 {
+		t.Fatalf("rotate: %+v, %v", done, err)
+	}
 	s = open(t, config)
 	again, err := s.Entity(ref)
 	if err != nil || again.ID != made.ID || len(again.Keys) != iam.MaxUserKeys {
-		t.Errorf("after a restart: %+v, %v", again, err)
+		t.Errorf("after a rotation and a restart: %+v, %v", again, err)
 	}
 	keys := again.Keys
 	if _, err := s.EditEntity(ctx, ref, func(*iam.Entity) (*iam.Entity, error) { return nil, nil }); err != nil {
