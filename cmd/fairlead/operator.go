@@ -200,7 +200,7 @@ func refused(response *http.Response, body []byte) error {
 	case answer.Type == "UnrecognizedClientException" || answer.Type == "InvalidSignatureException":
 		hint = "\nThe credentials are not this server's: use those in its DATA-DIR/credentials."
 	case answer.Type == "AccessDeniedException":
-		hint = "\nA proxy's credentials open its stream only: use the operator's."
+		hint = "\nA proxy's credentials open its stream only, a user's do what its policies allow: 'fairlead iam simulate' says why."
 	}
 	return &refusal{answer.Type, answer.Message, hint}
 }

@@ -38,6 +38,7 @@ type controlPlane struct {
 	metrics  *prometheus.Registry
 	api      http.Handler
 	xds      *xds.Server
+	mesh     *server.Service
 	pca      *pki.PrivateCA
 	acm      *pki.ACM
 	mirror   *awsacm.Mirror // nil: certificates and authorities are embedded
@@ -128,7 +129,7 @@ func (p *controlPlane) closeListeners() {
 func (p *controlPlane) routes(ctx context.Context) error {
 	graphs := server.Graphs{TrustDomain: p.config.TrustDomain}
 	wire := awsapi.Config{
-		Keys: p.store, Region: p.config.Region, Log: p.log,
+		Keys: p.store, Region: p.config.Region, Account: p.config.AccountID, Tags: p.tags, Log: p.log,
 		Rates: awsapi.Rates{Reads: float64(p.config.ReadRate), Writes: float64(p.config.WriteRate)},
 	}
 	metrics, err := xds.NewMetrics(p.metrics)
@@ -147,12 +148,12 @@ func (p *controlPlane) routes(ctx context.Context) error {
 		return err
 	}
 	mux := awsapi.NewMux(wire)
-	service := &server.Service{Store: p.store, Region: p.config.Region, Graphs: graphs, Quotas: p.config.quotas, Now: time.Now, Log: p.log}
-	awsapi.Mount(mux, appmesh.SigningName, appmesh.Service(service), appmesh.Operations)
+	p.mesh = &server.Service{Store: p.store, Region: p.config.Region, Graphs: graphs, Quotas: p.config.quotas, Now: time.Now, Log: p.log}
+	awsapi.Mount(mux, appmesh.SigningName, appmesh.Service(p.mesh), appmesh.Operations)
 	operator := &server.Operator{Store: p.store, Account: p.config.AccountID, Graphs: graphs, Proxies: p.xds, Now: time.Now, Log: p.log}
 	operator.Mount(mux)
 	(&server.STS{Store: p.store, Now: time.Now}).Mount(mux)
-	if err := p.certificates(ctx, mux, service, &graphs); err != nil {
+	if err := p.certificates(ctx, mux, p.mesh, &graphs); err != nil {
 		return err
 	}
 	p.api = server.WithWarnings(mux)

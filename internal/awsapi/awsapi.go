@@ -37,10 +37,16 @@ const patience = 9 * time.Second
 // Config is what verification and the HTTP server need.
 type Config struct {
 	Keys   iam.Keys
-	Region string           // the only region that a credential scope may name
-	Rates  Rates            // the zero value: not throttled
-	Now    func() time.Time // nil: time.Now
-	Log    *slog.Logger     // nil: nothing is logged
+	Region string // the only region that a credential scope may name
+	// Account is the server's own: whose root calls everything, and whose
+	// principals may be allowed to call Fairlead's own API.
+	Account string
+	// Tags are those of the resource of an ARN; nil: no resource has any. It is
+	// asked only where policies can depend on them.
+	Tags  func(ctx context.Context, arn string) (map[string]string, error)
+	Rates Rates            // the zero value: not throttled
+	Now   func() time.Time // nil: time.Now
+	Log   *slog.Logger     // nil: nothing is logged
 }
 
 func (c Config) now() time.Time {

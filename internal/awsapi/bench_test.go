@@ -13,7 +13,7 @@ import (
 // BenchmarkVerify is all that comes before an operation is called; beside it
 // what a cache of signing keys could save of it, which is too little for one.
 func BenchmarkVerify(b *testing.B) {
-	cfg := Config{Keys: testKeys{}, Region: testRegion, Now: func() time.Time { return signedAt }}
+	cfg := Config{Keys: testKeys{}, Region: testRegion, Account: testAccount, Now: func() time.Time { return signedAt }}
 	m := signedMessage(b, "PUT", "/v20190125/meshes/m/virtualNodes", nodeBody)
 	text := m.raw(nodeBody)
 	r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(text)))

@@ -48,6 +48,9 @@ type incoming struct {
 	query     []param
 	form      map[string]string // of the query protocol
 	body      []byte
+	// authorize says whether the principal may do what the input asks for; it is
+	// an iam.Refusal if not.
+	authorize func(ctx context.Context, input any) error
 }
 
 // NewMux returns a Mux without routes.
@@ -71,8 +74,13 @@ func routeOf[S any](signingName string, service S, op api.Operation[S]) *route {
 	return &route{service: signingName, action: op.Name, errors: op.Errors,
 		call: func(ctx context.Context, in incoming) (any, error) {
 			input := op.New()
-			if err := in.decode(input); err != nil {
+			faults := in.decode(input)
+			// Whoever may not do this learns nothing of how it would be done.
+			if err := in.authorize(ctx, input); err != nil {
 				return nil, err
+			}
+			if faults != nil {
+				return nil, faults
 			}
 			out, err := op.Call(ctx, service, input)
 			if err != nil {
@@ -115,6 +123,9 @@ type OperatorFunc func(ctx context.Context, r *Request) (any, error)
 func (m *Mux) HandleOperator(method, template, action string, do OperatorFunc, query ...string) {
 	m.add(method, template, &route{service: OperatorService, action: action,
 		call: func(ctx context.Context, in incoming) (any, error) {
+			if err := in.authorize(ctx, nil); err != nil {
+				return nil, err
+			}
 			r := &Request{Principal: in.principal, Body: in.body, labels: in.labels, query: map[string]string{}}
 			var l faultList
 			for _, p := range in.query {

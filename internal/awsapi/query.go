@@ -55,6 +55,9 @@ func (m *Mux) HandleAction(service, action string, do FormFunc, parameters ...st
 	}
 	m.actions[action] = &route{service: service, action: action, errors: []string{codeValidation},
 		call: func(ctx context.Context, in incoming) (any, error) {
+			if err := in.authorize(ctx, in.form); err != nil {
+				return nil, err
+			}
 			var l faultList
 			for name, value := range in.form {
 				if !known[name] {

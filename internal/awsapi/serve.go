@@ -159,7 +159,7 @@ func (m *Mux) answer(p protocol, r *http.Request, id string) (found *route, body
 	if !found.signedFor(v.service) {
 		return found, nil, nil, wrongService(found.service)
 	}
-	if err := iam.AuthorizeAPI(v.principal, found.service, found.action); err != nil {
+	if in.authorize, err = m.authorizer(r, found, v.principal); err != nil {
 		return found, nil, nil, err
 	}
 	if err := m.throttle.take(v.principal.Account, found.action, m.cfg.now()); err != nil {

@@ -236,7 +236,7 @@ func TestPresigned(t *testing.T) {
 // TestUnknownKeysCostTheSame: what is done for a key that is not there is what
 // is done for a wrong signature; the time of an answer does not tell them apart.
 func TestUnknownKeysCostTheSame(t *testing.T) {
-	cfg := Config{Keys: testKeys{}, Region: testRegion, Now: func() time.Time { return signedAt }}
+	cfg := Config{Keys: testKeys{}, Region: testRegion, Account: testAccount, Now: func() time.Time { return signedAt }}
 	form := signedForm{method: "GET", path: "/v20190125/meshes", header: http.Header{"Host": {"x"}}.Values, payloadHash: emptyHash}
 	work := func(keyID string, hasToken bool) float64 {
 		s := signature{keyID: keyID, date: "20261123", region: testRegion, service: "appmesh", time: signedAt, signedHeaders: []string{"host"}, value: strings.Repeat("0", 64), hasToken: hasToken}

@@ -53,6 +53,10 @@ func (testKeys) SessionKey(_ context.Context, id, token string) (iam.Key, error)
 	return iam.Key{ID: id, Secret: iam.NewSecret(sessionCreds.SecretAccessKey), Expires: sessionEnds, Principal: iam.Principal{Account: testAccount, Kind: iam.Root, AccessKeyID: id}}, nil
 }
 
+func (testKeys) Entity(ref iam.Ref) (*iam.Entity, error) {
+	return nil, fmt.Errorf("%s: there is none", ref.ARN())
+}
+
 // echo answers a few operations with what it was asked, so that the tests see
 // what came through the wire. Operations that it lacks panic, as a bug would.
 type echo struct{ appmesh.Service }
@@ -114,7 +118,7 @@ type widget struct {
 
 // newTestMux serves echo and two operator actions at the given time.
 func newTestMux(cfg Config) *Mux {
-	cfg.Keys, cfg.Region = testKeys{}, testRegion
+	cfg.Keys, cfg.Region, cfg.Account = testKeys{}, testRegion, testAccount
 	m := NewMux(cfg)
 	Mount[appmesh.Service](m, appmesh.SigningName, echo{}, appmesh.Operations)
 	m.HandleOperator(http.MethodPost, "/fairlead/v1/widgets", "CreateWidget", func(_ context.Context, r *Request) (any, error) {

@@ -6,6 +6,7 @@
 package iam
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,9 +19,17 @@ type Kind string
 
 // The kinds of principals.
 const (
-	Root  Kind = "root"  // the operator: every API, no stream
-	Proxy Kind = "proxy" // one proxy: the stream of its own resource
+	Root        Kind = "root"    // the operator: every API, no stream
+	Proxy       Kind = "proxy"   // one proxy: the stream of its own resource
+	User        Kind = "user"    // what its policies allow
+	RoleSession Kind = "session" // whoever has assumed a role: what the role's policies allow
 )
+
+// Assumed is a session of a role.
+type Assumed struct {
+	Session string `json:"session"`         // its name
+	Policy  string `json:"policy,omitzero"` // that it was narrowed to
+}
 
 // Principal is an authenticated caller.
 type Principal struct {
@@ -28,8 +37,13 @@ type Principal struct {
 	Kind        Kind
 	AccessKeyID string
 	// Resource is what a proxy is bound to: "mesh/M/virtualNode/N" or
-	// "mesh/M/virtualGateway/N", where M may be NAME@OWNER. Empty for root.
+	// "mesh/M/virtualGateway/N", where M may be NAME@OWNER. Empty for others.
 	Resource string
+	Name     string   // of a user or role
+	ID       string   // of that entity
+	Assumed  *Assumed // of a session of a role
+	// Parent is the key that a session was begun with; if that goes it ends.
+	Parent string
 }
 
 // ARN names the principal as AWS's messages and logs do; the zero Principal is
@@ -40,9 +54,29 @@ func (p Principal) ARN() string {
 		return "arn:aws:iam::" + p.Account + ":root"
 	case Proxy:
 		return "arn:aws:iam::" + p.Account + ":user/proxy/" + p.Resource
+	case User:
+		return Ref{KindUser, p.Account, p.Name}.ARN()
+	case RoleSession:
+		return "arn:aws:sts::" + p.Account + ":assumed-role/" + p.Name + "/" + p.Assumed.Session
 	}
 	return "anonymous"
 }
+
+// UserID is the principal's unique id as GetCallerIdentity has it.
+func (p Principal) UserID() string {
+	switch p.Kind {
+	case Root:
+		return p.Account
+	case User:
+		return p.ID
+	case RoleSession:
+		return p.ID + ":" + p.Assumed.Session
+	}
+	return p.AccessKeyID
+}
+
+// LongTermKey is the key that the principal's credentials go back to.
+func (p Principal) LongTermKey() string { return cmp.Or(p.Parent, p.AccessKeyID) }
 
 // SessionKeyPrefix begins the ids of session keys, as AWS's do, and of no others.
 const SessionKeyPrefix = "ASIA"
@@ -66,6 +100,9 @@ type Keys interface {
 	// SessionKey finds the key of a session, expired or not, by the token that
 	// came along with its id.
 	SessionKey(ctx context.Context, accessKeyID, token string) (Key, error)
+	// Entity finds a user, role, group or policy, as of now. Its error says that
+	// there is none that can be read.
+	Entity(Ref) (*Entity, error)
 }
 
 // What a refusal comes down to; see Refusal.
@@ -97,19 +134,22 @@ func Refuse(cause error, format string, args ...any) *Refusal {
 	return &Refusal{Cause: cause, Message: fmt.Sprintf(format, args...)}
 }
 
-// AuthorizeAPI says whether a principal may call an operation: service is a
-// signing name ("appmesh", "fairlead"), operation as in IAM actions. It returns
-// nil or a Refusal with ErrDenied.
-func AuthorizeAPI(p Principal, service, operation string) error {
-	if service == "sts" && operation == "GetSessionToken" && p.Session() {
-		return Refuse(ErrDenied, "Cannot call GetSessionToken with session credentials")
+// Admit says what can be told of a call before it is read: whoever has a key may
+// ask whose it is, as on AWS, and no more with the key of a proxy. It returns nil
+// or a Refusal with ErrDenied; settled says that nothing else needs to be asked.
+func Admit(p Principal, service, operation, home string) (settled bool, err error) {
+	if service == "sts" && operation == "GetCallerIdentity" && p.Kind != "" {
+		return true, nil
 	}
-	if p.Kind == Root {
-		return nil
+	if p.Kind == Proxy || p.Kind == "" {
+		return true, Refuse(ErrDenied, "User: %s is not authorized to perform: %s:%s because the key of a proxy opens the stream of its own resource and nothing else", p.ARN(), service, operation)
 	}
-	// Whoever has a key may ask whose it is, as on AWS.
-	if p.Kind == Proxy && service == "sts" && operation == "GetCallerIdentity" {
-		return nil
+	if service == "sts" && operation == "GetSessionToken" {
+		if p.Session() {
+			return true, Refuse(ErrDenied, "Cannot call GetSessionToken with session credentials")
+		}
+		return true, nil
 	}
-	return Refuse(ErrDenied, "User: %s is not authorized to perform: %s:%s because the key of a proxy opens the stream of its own resource and nothing else", p.ARN(), service, operation)
+	// A trust policy is about root, too.
+	return p.Kind == Root && p.Account == home && service != "sts", nil
 }

@@ -81,12 +81,16 @@ func TestResourceNameIsTheInverse(t *testing.T) {
 	}
 }
 
-func TestAuthorizeAPI(t *testing.T) {
-	if err := AuthorizeAPI(Principal{Account: ours, Kind: Root}, "appmesh", "CreateMesh"); err != nil {
+func TestAdmit(t *testing.T) {
+	admit := func(p Principal, service, operation string) error {
+		_, err := Admit(p, service, operation, ours)
+		return err
+	}
+	if err := admit(Principal{Account: ours, Kind: Root}, "appmesh", "CreateMesh"); err != nil {
 		t.Errorf("root: %v", err)
 	}
 	for _, p := range []Principal{{Account: ours, Kind: Proxy, Resource: "mesh/m/virtualNode/n"}, {}} {
-		if err := AuthorizeAPI(p, "fairlead", "ListProxies"); !errors.Is(err, ErrDenied) {
+		if err := admit(p, "fairlead", "ListProxies"); !errors.Is(err, ErrDenied) {
 			t.Errorf("%v: %v", p, err)
 		}
 	}
@@ -103,11 +107,11 @@ func TestAuthorizeAPI(t *testing.T) {
 		{proxy, "GetSessionToken", ErrDenied}, {proxy, "GetCallerIdentity", nil},
 		{Principal{}, "GetSessionToken", ErrDenied}, {Principal{}, "GetCallerIdentity", ErrDenied},
 	} {
-		if err := AuthorizeAPI(test.p, "sts", test.operation); !errors.Is(err, test.want) {
+		if err := admit(test.p, "sts", test.operation); !errors.Is(err, test.want) {
 			t.Errorf("%v, sts:%s: %v, want %v", test.p, test.operation, err, test.want)
 		}
 	}
-	if err := AuthorizeAPI(session, "appmesh", "CreateMesh"); err != nil {
+	if err := admit(session, "appmesh", "CreateMesh"); err != nil {
 		t.Errorf("a session of the root key: %v", err)
 	}
 }

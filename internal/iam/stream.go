@@ -17,6 +17,10 @@ func AuthorizeStream(p Principal, nodeID string) (mesh.Name, mesh.ID, error) {
 		return mesh.Name{}, mesh.ID{}, err
 	}
 	const action = "appmesh:StreamAggregatedResources"
+	if p.Kind == User || p.Kind == RoleSession {
+		return mesh.Name{}, mesh.ID{}, Refuse(ErrDenied, "User: %s is not authorized to perform: %s on resource: %s because only a key that is bound to it opens its stream; make one with: fairlead proxy credentials create %s",
+			p.ARN(), action, nodeID, ResourceName(name, id, p.Account))
+	}
 	if p.Kind != Proxy {
 		return mesh.Name{}, mesh.ID{}, Refuse(ErrDenied, "User: %s is not authorized to perform: %s on resource: %s because the root key opens no stream; make a key for this proxy with: fairlead proxy credentials create %s",
 			p.ARN(), action, nodeID, ResourceName(name, id, p.Account))

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/fairlead/fairlead/api/acmpca"
+	"github.com/fairlead/fairlead/internal/store"
 )
 
 const maxTags = 50
@@ -83,4 +84,21 @@ func (p *PrivateCA) ListTags(ctx context.Context, in *acmpca.ListTagsRequest) (*
 		out.Tags = append(out.Tags, acmpca.Tag{Key: key, Value: &value})
 	}
 	return out, nil
+}
+
+// TagsOf are the tags of an authority in whatever state it is.
+func (p *PrivateCA) TagsOf(ctx context.Context, arn string) (map[string]string, error) {
+	at, err := p.parseARN(ctx, "ListTags", arn)
+	if err != nil {
+		return nil, err
+	}
+	var tags map[string]string
+	err = p.read(ctx, func(tx *store.Tx) error {
+		o, err := p.get(tx, at)
+		if err == nil {
+			tags = o.Value.Tags
+		}
+		return err
+	})
+	return tags, err
 }

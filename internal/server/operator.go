@@ -39,6 +39,7 @@ func (o *Operator) Mount(mux *awsapi.Mux) {
 	mux.HandleOperator(http.MethodGet, "/fairlead/v1/backup", "CreateBackup", o.backup)
 	mux.HandleOperator(http.MethodGet, "/fairlead/v1/meshes/{mesh}/edges", "ListEdges", o.edges)
 	mux.HandleOperator(http.MethodGet, "/fairlead/v1/meshes/{mesh}/problems", "ListProblems", o.problems)
+	o.mountIAM(mux)
 }
 
 // ProxyCredentials is a proxy's own access key. The secret is told once, when

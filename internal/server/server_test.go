@@ -119,7 +119,7 @@ func serveAPI(t *testing.T, s *store.Store, dir string) *harness {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	service := &Service{Store: s, Region: testRegion, Now: time.Now, Log: log}
-	mux := awsapi.NewMux(awsapi.Config{Keys: s, Region: testRegion, Log: log})
+	mux := awsapi.NewMux(awsapi.Config{Keys: s, Region: testRegion, Account: testAccount, Log: log})
 	awsapi.Mount[appmesh.Service](mux, appmesh.SigningName, service, appmesh.Operations)
 	proxies, err := xds.NewServer(xds.Config{Source: s, TLS: &tls.Config{}, Log: log,
 		Authenticate: func(context.Context, string) (iam.Principal, error) { return iam.Principal{}, nil }})

@@ -16,8 +16,11 @@ const stsName = "sts"
 
 // How long a session lives, in seconds, as AWS has it.
 const (
-	leastSession   = 900
-	mostSession    = 129600
+	leastSession = 900
+	mostSession  = 129600
+	// A session of a role lives so long unless it is said otherwise, and no longer
+	// if a session of a role asks for it.
+	roleSession    = 3600
 	defaultSession = 43200
 	// A longer session of the account's root is cut to this.
 	rootSession = 3600
@@ -36,6 +39,7 @@ type STS struct {
 func (s *STS) Mount(mux *awsapi.Mux) {
 	mux.HandleAction(stsName, "GetCallerIdentity", s.callerIdentity)
 	mux.HandleAction(stsName, "GetSessionToken", s.sessionToken, "DurationSeconds", "SerialNumber", "TokenCode")
+	mux.HandleAction(stsName, "AssumeRole", s.assumeRole, "RoleArn", "RoleSessionName", "Policy", "DurationSeconds", "ExternalId")
 }
 
 type callerIdentity struct {
@@ -45,11 +49,7 @@ type callerIdentity struct {
 }
 
 func (s *STS) callerIdentity(_ context.Context, f *awsapi.Form) (any, error) {
-	id := callerIdentity{Arn: f.Principal.ARN(), UserID: f.Principal.Account, Account: f.Principal.Account}
-	if f.Principal.Kind != iam.Root {
-		id.UserID = f.Principal.AccessKeyID
-	}
-	return id, nil
+	return callerIdentity{Arn: f.Principal.ARN(), UserID: f.Principal.UserID(), Account: f.Principal.Account}, nil
 }
 
 type sessionToken struct {
@@ -76,5 +76,9 @@ func (s *STS) sessionToken(ctx context.Context, f *awsapi.Form) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return sessionToken{AccessKeyID: key.ID, SecretAccessKey: key.Secret.Reveal(), SessionToken: token, Expiration: expires.Format(time.RFC3339)}, nil
+	return sessionTokenOf(key, token), nil
+}
+
+func sessionTokenOf(key iam.Key, token string) sessionToken {
+	return sessionToken{AccessKeyID: key.ID, SecretAccessKey: key.Secret.Reveal(), SessionToken: token, Expiration: key.Expires.Format(time.RFC3339)}
 }

@@ -76,7 +76,7 @@ func newScene(t *testing.T) *scene {
 		t.Fatal(err)
 	}
 	s.proxy = aws.Credentials{AccessKeyID: key.ID, SecretAccessKey: key.Secret.Reveal()}
-	mux := awsapi.NewMux(awsapi.Config{Keys: s.store, Region: region, Now: s.now})
+	mux := awsapi.NewMux(awsapi.Config{Keys: s.store, Region: region, Account: account, Now: s.now})
 	(&server.STS{Store: s.store, Now: s.now}).Mount(mux)
 	awsapi.Mount[appmesh.Service](mux, appmesh.SigningName, meshes{}, appmesh.Operations)
 	web := httptest.NewUnstartedServer(nil)
@@ -308,7 +308,7 @@ func TestForms(t *testing.T) {
 		{"both", "POST", "/?" + identity, identity, "sts", 400, "in the form or in the query, not in both"},
 		{"twice", "POST", "/", identity + "&Action=GetSessionToken", "sts", 400, "Action is given twice"},
 		{"unknown parameter", "POST", "/", identity + "&Extra=%3Cx%3E", "sts", 400, "Extra is not a known parameter of GetCallerIdentity"},
-		{"unknown action", "POST", "/", "Action=AssumeRole&Version=2011-06-15", "sts", 400, "<Code>InvalidAction</Code><Message>Could not find operation AssumeRole for version 2011-06-15</Message>"},
+		{"unknown action", "POST", "/", "Action=AssumeRoleWithSAML&Version=2011-06-15", "sts", 400, "<Code>InvalidAction</Code><Message>Could not find operation AssumeRoleWithSAML for version 2011-06-15</Message>"},
 		{"no action", "POST", "/", "Version=2011-06-15", "sts", 400, "<Code>InvalidAction</Code>"},
 		{"another version", "POST", "/", "Action=GetCallerIdentity&Version=2010-05-08", "sts", 400, "<Code>InvalidAction</Code>"},
 		{"not UTF-8", "POST", "/", identity + "&%ff=x", "sts", 400, "is not UTF-8 text"},

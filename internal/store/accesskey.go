@@ -25,6 +25,8 @@ type sealedKey struct {
 	Account   string    `json:"account"`
 	Kind      iam.Kind  `json:"kind"`
 	Resource  string    `json:"resource,omitzero"`
+	Name      string    `json:"name,omitzero"` // of the user
+	ID        string    `json:"id,omitzero"`
 	Secret    string    `json:"secret"`
 	CreatedAt time.Time `json:"createdAt"`
 }
@@ -49,7 +51,7 @@ func newKey(prefix string, p iam.Principal) iam.Key {
 // keyText is an access key as it is sealed.
 func keyText(k iam.Key, now time.Time) ([]byte, error) {
 	value, err := json.Marshal(&sealedKey{
-		Account: k.Principal.Account, Kind: k.Principal.Kind, Resource: k.Principal.Resource,
+		Account: k.Principal.Account, Kind: k.Principal.Kind, Resource: k.Principal.Resource, Name: k.Principal.Name, ID: k.Principal.ID,
 		Secret: k.Secret.Reveal(), CreatedAt: now.UTC(),
 	})
 	if err != nil {
@@ -69,16 +71,20 @@ func openKey(seal *sealer, key string, sealed []byte) (iam.Key, time.Time, error
 		return iam.Key{}, time.Time{}, fmt.Errorf("read access key %s: %w", id, err)
 	}
 	return iam.Key{ID: id, Secret: iam.NewSecret(k.Secret), Principal: iam.Principal{
-		Account: k.Account, Kind: k.Kind, AccessKeyID: id, Resource: k.Resource,
+		Account: k.Account, Kind: k.Kind, AccessKeyID: id, Resource: k.Resource, Name: k.Name, ID: k.ID,
 	}}, k.CreatedAt, nil
 }
 
 // Key finds an access key in the cache. It returns iam.ErrUnknownKey if there
-// is none.
+// is none, or if its user is gone or has it disabled.
 func (s *Store) Key(_ context.Context, accessKeyID string) (iam.Key, error) {
 	s.cache.mu.RLock()
 	defer s.cache.mu.RUnlock()
 	k, ok := s.cache.keys[accessKeyID]
+	if k.Principal.Kind == iam.User {
+		user := s.cache.entities[iam.Ref{Kind: iam.KindUser, Account: k.Principal.Account, Name: k.Principal.Name}]
+		ok = user != nil && user.ID == k.Principal.ID && user.HasKey(accessKeyID)
+	}
 	if !ok {
 		return iam.Key{}, fmt.Errorf("find access key %q: %w", accessKeyID, iam.ErrUnknownKey)
 	}

@@ -41,6 +41,7 @@ type cache struct {
 	shrinks  map[resource]bool
 	keys     map[string]iam.Key
 	awaited  map[string]int64 // revisions, by their keys
+	entities map[iam.Ref]*iam.Entity
 	watchers map[*watcher]bool
 	// keyWatchers are told of keys that are deleted.
 	keyWatchers map[*keyWatcher]bool
@@ -59,6 +60,7 @@ func newCache(client *clientv3.Client, seal *sealer, log *slog.Logger) *cache {
 		shrinks:  map[resource]bool{},
 		keys:     map[string]iam.Key{},
 		awaited:  map[string]int64{},
+		entities: map[iam.Ref]*iam.Entity{},
 		watchers: map[*watcher]bool{}, keyWatchers: map[*keyWatcher]bool{},
 		advanced: make(chan struct{}),
 		trust:    newTrust(),
@@ -73,8 +75,9 @@ type batch struct {
 	touched  map[mesh.Name]bool // meshes whose watchers are told
 	changes  map[resource]*Change
 	shrinks  map[resource]bool
-	keys     map[string]*iam.Key // nil: deleted
-	awaited  map[string]int64    // 0: deleted
+	keys     map[string]*iam.Key     // nil: deleted
+	awaited  map[string]int64        // 0: deleted
+	entities map[iam.Ref]*iam.Entity // nil: deleted, or none that can be read
 	trust    trustBatch
 }
 
@@ -82,7 +85,8 @@ func newBatch() *batch {
 	return &batch{
 		drafts: map[mesh.Name]*draft{}, touched: map[mesh.Name]bool{},
 		changes: map[resource]*Change{}, shrinks: map[resource]bool{}, keys: map[string]*iam.Key{}, awaited: map[string]int64{},
-		trust: newTrustBatch(),
+		entities: map[iam.Ref]*iam.Entity{},
+		trust:    newTrustBatch(),
 	}
 }
 
@@ -140,6 +144,11 @@ func (c *cache) put(b *batch, kv *mvccpb.KeyValue) {
 		} else if !errors.Is(err, errRoot) { // a key that was only sealed anew is as good as it was
 			b.keys[key[len(dirAccessKey):]] = nil
 		}
+	case strings.HasPrefix(key, dirIAM):
+		var ref iam.Ref
+		if ref, err = parseRef(key); err == nil {
+			b.entities[ref], err = openEntity(c.seal, key, kv.Value)
+		}
 	case key == keyKeyring:
 		if err = c.seal.adopt(context.Background(), kv.Value, kv.ModRevision); err != nil {
 			err = fmt.Errorf("the key-encryption key was rotated, and this server can no longer open nor write secrets: restart it with the new one: %w", err)
@@ -176,6 +185,11 @@ func (c *cache) remove(b *batch, key string) {
 		b.keys[key[len(dirAccessKey):]] = nil
 	case strings.HasPrefix(key, dirAwaited):
 		b.awaited[key] = 0
+	case strings.HasPrefix(key, dirIAM):
+		var ref iam.Ref
+		if ref, err = parseRef(key); err == nil {
+			b.entities[ref] = nil
+		}
 	default:
 		err = b.trust.remove(key)
 	}
@@ -233,6 +247,7 @@ func (c *cache) publish(b *batch) {
 			delete(c.awaited, key)
 		}
 	}
+	merge(c.entities, b.entities)
 	for w := range c.watchers {
 		w.tell(b.touched)
 	}
@@ -279,7 +294,7 @@ func (c *cache) load(ctx context.Context) error {
 // list reads all that the cache holds at one revision. What it does not hold, as
 // the ledgers of authorities, may be more than there is memory.
 func (c *cache) list(ctx context.Context) (kvs []*mvccpb.KeyValue, revision int64, err error) {
-	for _, dir := range []string{keyKeyring, dirRecord, dirChange, dirShrink, dirAccessKey, dirServedAuthority, dirServedList, dirAwaited} {
+	for _, dir := range []string{keyKeyring, dirRecord, dirChange, dirShrink, dirAccessKey, dirIAM, dirServedAuthority, dirServedList, dirAwaited} {
 		some, at, err := c.listDir(ctx, dir, revision)
 		if err != nil {
 			return nil, 0, err
@@ -389,6 +404,9 @@ func (c *cache) known() map[string]bool {
 	}
 	for key := range c.awaited {
 		keys[key] = true
+	}
+	for ref := range c.entities {
+		keys[entityKey(ref)] = true
 	}
 	return keys
 }

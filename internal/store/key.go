@@ -21,6 +21,7 @@ import (
 //	/fairlead/shrink/…                                   an accepted shrink, under a lease
 //	/fairlead/fence/OWNER[/MESH/KIND/PARENT]             empty, see Tx.Below
 //	/fairlead/accesskey/ID                               a sealed access key
+//	/fairlead/iam/KIND/ACCOUNT/NAME                      a sealed user, group, role, policy or account
 //	/fairlead/object/KIND/…                              what is no mesh's: authorities, certificates (see Place)
 //	/fairlead/secret/KIND/…                              the sealed secret of the object of that place
 //	/fairlead/reference/ARN/KIND/OWNER/MESH/NAME         the record names what that ARN is of; holds the record's owner
@@ -43,6 +44,7 @@ const (
 	dirShrink    = keyRoot + "shrink/"
 	dirFence     = keyRoot + "fence/"
 	dirAccessKey = keyRoot + "accesskey/"
+	dirIAM       = keyRoot + "iam/"
 	dirObject    = keyRoot + "object/"
 	dirSecret    = keyRoot + "secret/"
 	dirReference = keyRoot + "reference/"

@@ -59,6 +59,19 @@ var sealedKinds = map[string]struct {
 			return err
 		},
 	},
+	purposeIAM: {
+		func(t *testing.T, s *Store) string {
+			ref := iam.Ref{Kind: iam.KindUser, Account: account, Name: "alice"}
+			if _, err := s.EditEntity(bounded(t), ref, func(*iam.Entity) (*iam.Entity, error) { return &iam.Entity{Ref: ref}, nil }); err != nil {
+				t.Fatal(err)
+			}
+			return entityKey(ref)
+		},
+		func(t *testing.T, s *Store, key string) error {
+			_, err := openEntity(s.seal, key, valueOf(t, s, key))
+			return err
+		},
+	},
 	purposeObject: {
 		func(t *testing.T, s *Store) string {
 			putThing(t, s, Place{"thing", "one"}, &thing{N: 1}, []byte("secret of one"))
@@ -135,7 +148,7 @@ func declared(t *testing.T) (purposes, sealing []string) {
 }
 
 // TestEverySealedKindIsKnown: whoever seals something new adds it to sealedKinds,
-// and writes it by Tx.putSealed, which makes the keyring a condition.
+// and writes it by Tx.putSealed or editEntity, which make the keyring a condition.
 func TestEverySealedKindIsKnown(t *testing.T) {
 	purposes, sealing := declared(t)
 	want := []string{purposeSession, purposeBridge} // these do not lie at a key of their own
@@ -146,7 +159,7 @@ func TestEverySealedKindIsKnown(t *testing.T) {
 	if diff := cmp.Diff(want, purposes); diff != "" {
 		t.Errorf("kinds of sealed values (-tested +in the code):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"CreateSession", "bridge", "convert", "found", "putSealed", "seal"}, sealing); diff != "" {
+	if diff := cmp.Diff([]string{"CreateUserKey", "bridge", "convert", "found", "putEntity", "putSealed", "seal", "sealSession"}, sealing); diff != "" {
 		t.Errorf("functions that seal (-known +in the code): write secrets by Tx.putSealed\n%s", diff)
 	}
 }

@@ -46,7 +46,7 @@ func TestSessions(t *testing.T) {
 	s = open(t, config)
 	for name, server := range map[string]*Store{"after a restart": s, "another server": replica} {
 		found, err := server.SessionKey(ctx, key.ID, token)
-		want := iam.Principal{Account: account, Kind: iam.Proxy, AccessKeyID: key.ID, Resource: "mesh/m/virtualNode/n"}
+		want := iam.Principal{Account: account, Kind: iam.Proxy, AccessKeyID: key.ID, Resource: "mesh/m/virtualNode/n", Parent: parent.ID}
 		if err != nil || found.Principal != want || !found.Secret.Equal(key.Secret) || !found.Expires.Equal(expires) || found.ID != key.ID {
 			t.Errorf("%s: %+v, %v", name, found, err)
 		}
