@@ -86,7 +86,7 @@ func (m *ACM) sweep(ctx context.Context) error {
 func (m *ACM) schedule(tx *store.Tx, at store.Place, c *certificate) (busy bool, err error) {
 	now := m.Now().UTC()
 	o, err := store.GetObject[task](tx, taskPlace(at))
-	t := &task{ARN: c.ARN, Generation: c.Generation}
+	t := &task{ARN: c.ARN, Generation: c.Generation, Algorithm: c.Algorithm}
 	switch {
 	case err == nil && now.Before(o.Value.Until):
 		return true, nil
@@ -97,7 +97,7 @@ func (m *ACM) schedule(tx *store.Tx, at store.Place, c *certificate) (busy bool,
 		return false, err
 	}
 	c.Renewal = &renewal{Status: acm.RenewalStatusPendingAutoRenewal, Updated: now}
-	if err := c.put(tx, at); err != nil {
+	if err := store.PutObject(tx, at, c); err != nil { // what is served of it stays
 		return false, err
 	}
 	return false, store.PutObject(tx, taskPlace(at), t)
