@@ -25,8 +25,8 @@ import (
 )
 
 func newACMCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "acm", Short: "Keep the ARNs of certificates that lived in AWS", Args: noArgs, RunE: showHelp}
-	cmd.AddCommand(newACMAdoptCommand())
+	cmd := &cobra.Command{Use: "acm", Short: "Renew many certificates, and keep the ARNs of those that lived in AWS", Args: noArgs, RunE: showHelp}
+	cmd.AddCommand(newACMAdoptCommand(), newACMRenewCommand())
 	return cmd
 }
 

@@ -28,6 +28,7 @@ type AdoptCertificateInput struct {
 
 // MountOperator routes what the operator API has of ACM.
 func (m *ACM) MountOperator(mux *awsapi.Mux) {
+	m.mountRenewals(mux)
 	mux.HandleOperator(http.MethodPost, "/fairlead/v1/certificates/adopt", "AdoptCertificate", func(ctx context.Context, r *awsapi.Request) (any, error) {
 		var in AdoptCertificateInput
 		if err := r.Decode(&in); err != nil {

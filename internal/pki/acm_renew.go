@@ -58,25 +58,8 @@ func (m *ACM) sweep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, at := range due {
-		_, err := m.Store.Write(ctx, func(tx *store.Tx) error {
-			tx.Actor = acmPrincipal
-			o, err := store.GetObject[certificate](tx, at)
-			if isNotFound(err) {
-				return nil
-			}
-			if err != nil || !o.Value.due(users[o.Value.ARN], now) {
-				return err
-			}
-			if _, err := store.GetObject[task](tx, taskPlace(at)); !isNotFound(err) {
-				return err // it is under way
-			}
-			_, err = m.schedule(tx, at, o.Value)
-			return err
-		})
-		if err != nil {
-			return err
-		}
+	if _, _, err := m.scheduleAll(ctx, due, func(c *certificate, underWay bool) bool { return !underWay && c.due(users[c.ARN], now) }); err != nil {
+		return err
 	}
 	return m.forgetTokens(ctx)
 }
