@@ -53,7 +53,7 @@ const (
 	atOnce = 8
 	// mostTogether bounds a share, so that there is one for every core soon, and
 	// taskKeys is how many keys of the store a task writes at most in one transaction.
-	mostTogether, taskKeys = 32, 8
+	mostTogether, taskKeys = 32, 9
 	// The first and the longest pause after a failure.
 	firstPause, longestPause = time.Second, time.Hour
 )
