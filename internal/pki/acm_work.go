@@ -225,14 +225,15 @@ func (m *ACM) perform(ctx context.Context, tasks []*store.Object[task]) error {
 // claim takes tasks up, and makes their keys and CSRs if nobody has. A job has no
 // task after it that is somebody else's, done or not needed any more.
 func (m *ACM) claim(ctx context.Context, jobs []*job) error {
-	if err := m.makeKeys(ctx, jobs); err != nil {
-		return err
-	}
 	_, err := m.Store.Write(ctx, func(tx *store.Tx) error {
 		for _, j := range jobs {
 			j.task, j.of = nil, nil
 		}
-		if err := readAhead(tx, jobs); err != nil {
+		var places []store.Place
+		for _, j := range jobs {
+			places = append(places, j.at, certificateAt(j.at))
+		}
+		if err := tx.ReadAhead(places, nil); err != nil {
 			return err
 		}
 		for _, j := range jobs {
@@ -250,15 +251,6 @@ func (m *ACM) claim(ctx context.Context, jobs []*job) error {
 	return err
 }
 
-// readAhead reads tasks and their certificates.
-func readAhead(tx *store.Tx, jobs []*job) error {
-	var places []store.Place
-	for _, j := range jobs {
-		places = append(places, j.at, certificateAt(j.at))
-	}
-	return tx.ReadAhead(places, nil)
-}
-
 // take stages that a task is this server's.
 func (m *ACM) take(tx *store.Tx, j *job) error {
 	o, err := store.GetObject[task](tx, j.at)
@@ -274,8 +266,12 @@ func (m *ACM) take(tx *store.Tx, j *job) error {
 		return err
 	}
 	if t.CSR == nil {
+		// Only now is it known that nobody else makes a key, and what the slow ones
+		// take is little beside what a transaction may.
 		if j.csr == nil {
-			return nil // another time
+			if j.key, j.csr, err = m.newKey(c.Value); err != nil {
+				return err
+			}
 		}
 		t.CSR = j.csr
 		if err := tx.PutSecret(j.at, j.key); err != nil {
@@ -285,43 +281,6 @@ func (m *ACM) take(tx *store.Tx, j *job) error {
 	t.Worker, t.Until = m.worker, now.Add(claimLife)
 	j.task, j.of = t, c.Value
 	return store.PutObject(tx, j.at, t)
-}
-
-// makeKeys makes keys and CSRs for the certificates of tasks. It makes none if
-// somebody else has taken a task up since it was listed.
-func (m *ACM) makeKeys(ctx context.Context, jobs []*job) error {
-	without := map[*job]*certificate{}
-	_, err := m.Store.Read(ctx, func(tx *store.Tx) error {
-		clear(without)
-		if err := readAhead(tx, jobs); err != nil {
-			return err
-		}
-		for _, j := range jobs {
-			t, err := store.GetObject[task](tx, j.at)
-			if isNotFound(err) || err == nil && (t.Value.CSR != nil || t.Value.waits(m.worker, m.Now())) {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			switch c, err := store.GetObject[certificate](tx, certificateAt(j.at)); {
-			case err == nil:
-				without[j] = c.Value
-			case !isNotFound(err):
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for j, c := range without {
-		if j.key, j.csr, err = m.newKey(c); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // newKey makes a key, PKCS #8, and its CSR, PEM.
