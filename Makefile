@@ -7,12 +7,13 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 export CGO_ENABLED ?= 0
 export ENVOY_BIN ?= $(CURDIR)/.tools/bin/envoy
 
-.PHONY: help build demo test lint bench fuzz soak tools clean
+.PHONY: help build demo test test-spire lint bench fuzz soak tools clean
 
 help:
 	@echo 'make build            the binary ./fairlead'
 	@echo 'make demo             three services and a gateway, encrypted, in front of you (ARGS=--keep leaves it running)'
 	@echo 'make test             every suite; as root also those that need root (SUITES="lint unit" for some)'
+	@echo 'make test-spire       SPIRE with Fairlead as its upstream authority; builds SPIRE the first time, for minutes'
 	@echo 'make lint             gofmt, go vet, staticcheck'
 	@echo 'make bench            the benchmarks beside their baselines; writes docs/benchmarks.md'
 	@echo 'make fuzz             every fuzz target for a minute (FUZZTIME=10m for longer)'
@@ -30,8 +31,14 @@ demo: build
 # Exits 3 (which make shows as "Error 3") if nothing failed but a suite did not run.
 test: build
 	@tools/packages.sh
-	@tools/install.sh envoy aws javascript staticcheck
+	@tools/install.sh envoy aws moto javascript staticcheck
 	@$(SUITES_BIN) $(SUITES)
+
+# Not in make test: SPIRE is large, and built here.
+test-spire:
+	@tools/packages.sh
+	@tools/install.sh spire
+	go test -tags spire -count 1 -timeout 10m ./e2e/spire
 
 lint:
 	@tools/install.sh staticcheck
@@ -48,11 +55,11 @@ fuzz:
 SOAK ?= 20
 soak: build
 	@tools/packages.sh
-	@tools/install.sh envoy aws javascript
+	@tools/install.sh envoy aws moto javascript
 	@go build -o .tools/bin/suites ./tools/suites && FAIRLEAD_SOAK=$(SOAK) .tools/bin/suites -timeout 24h unit e2e
 
 tools:
-	@tools/install.sh envoy aws javascript staticcheck
+	@tools/install.sh envoy aws moto javascript staticcheck
 
 clean:
 	rm -rf fairlead bench/out .tools

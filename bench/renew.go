@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -189,10 +190,25 @@ func startNarrator(ctx context.Context, w workplace, f *fairlead) (stop func(), 
 	}, nil
 }
 
+// trustOf is what a client needs to verify a certificate.
+func trustOf(c *apiload.Client, arn string) (*tls.Config, error) {
+	answer, err := c.Do(apiload.Request{Method: http.MethodPost, Path: "/", Target: "CertificateManager.GetCertificate", Body: fmt.Appendf(nil, `{"CertificateArn":%q}`, arn)})
+	if err != nil {
+		return nil, err
+	}
+	var out struct{ CertificateChain string }
+	if err := json.Unmarshal(answer, &out); err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(out.CertificateChain))
+	return &tls.Config{RootCAs: roots, ServerName: narrator + ".bench.local", MinVersion: tls.VersionTLS12}, nil
+}
+
 // servedSerial is the serial number of what the real Envoy presents on a new
-// connection. Who has signed it is not asked here.
-func servedSerial(ctx context.Context) (string, error) {
-	dialer := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}}
+// connection.
+func servedSerial(ctx context.Context, trust *tls.Config) (string, error) {
+	dialer := tls.Dialer{Config: trust}
 	conn, err := dialer.DialContext(ctx, "tcp", fmt.Sprintf("%s:%d", envoyAddress, port))
 	if err != nil {
 		return "", err
@@ -206,6 +222,7 @@ func servedSerial(ctx context.Context) (string, error) {
 type renewalWatch struct {
 	url    string
 	server *http.Server
+	trust  *tls.Config
 
 	mu   sync.Mutex // held until it is served
 	all  sync.WaitGroup
@@ -218,14 +235,18 @@ func (f *fairlead) watchRenewals(arn string) (*renewalWatch, error) {
 	if err != nil {
 		return nil, err
 	}
+	trust, err := trustOf(c, arn)
+	if err != nil {
+		return nil, err
+	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	watch := &renewalWatch{url: "http://" + listener.Addr().String()}
+	watch := &renewalWatch{url: "http://" + listener.Addr().String(), trust: trust}
 	watch.server = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		watch.mu.Lock()
-		before, err := firstSerial(r.Context())
+		before, err := watch.firstSerial(r.Context())
 		if err == nil {
 			err = renewCertificate(c, arn)
 		}
@@ -245,10 +266,10 @@ func (f *fairlead) watchRenewals(arn string) (*renewalWatch, error) {
 }
 
 // firstSerial waits for the real Envoy to come up.
-func firstSerial(ctx context.Context) (serial string, err error) {
+func (watch *renewalWatch) firstSerial(ctx context.Context) (serial string, err error) {
 	return serial, until(ctx, func() (bool, error) {
 		var refused error
-		serial, refused = servedSerial(ctx)
+		serial, refused = servedSerial(ctx, watch.trust)
 		return refused == nil, nil
 	})
 }
@@ -259,7 +280,7 @@ func (watch *renewalWatch) served(before string, answered time.Time) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for {
-		serial, err := servedSerial(ctx)
+		serial, err := servedSerial(ctx, watch.trust)
 		if err != nil {
 			watch.err = fmt.Errorf("real Envoy, after a renewal: %w", err)
 			return

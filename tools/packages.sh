@@ -17,6 +17,7 @@ need xfsprogs mkfs.xfs
 need openssl openssl
 need curl curl
 need util-linux setpriv
+need softhsm2 softhsm2-util # a PKCS #11 token
 [ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)
 [ ${#missing[@]} -gt 0 ] || exit 0
 

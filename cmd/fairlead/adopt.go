@@ -25,8 +25,8 @@ import (
 )
 
 func newACMCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "acm", Short: "Renew many certificates, and keep the ARNs of those that lived in AWS", Args: noArgs, RunE: showHelp}
-	cmd.AddCommand(newACMAdoptCommand(), newACMRenewCommand())
+	cmd := &cobra.Command{Use: "acm", Short: "Renew many certificates, keep the ARNs of those that lived in AWS, or see those that live there (--acm aws)", Args: noArgs, RunE: showHelp}
+	cmd.AddCommand(newACMAdoptCommand(), newACMRenewCommand(), newACMFetchedCommand(), newACMEventCommand())
 	return cmd
 }
 

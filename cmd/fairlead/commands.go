@@ -3,8 +3,8 @@ package main
 import "github.com/spf13/cobra"
 
 // otherCommands are those that live in files of their own beside the server's
-// and the operators': agent.go, redirect.go, demo.go, import.go, adopt.go, and the
-// verbs that every resource has.
+// and the operators': agent.go, redirect.go, demo.go, import.go, adopt.go,
+// backup.go, kek.go, and the verbs that every resource has.
 func otherCommands() []*cobra.Command {
 	return []*cobra.Command{
 		newAgentCommand(),
@@ -16,6 +16,9 @@ func otherCommands() []*cobra.Command {
 		newDeleteCommand(),
 		newExportCommand(),
 		newImportCommand(),
+		newBackupCommand(),
+		newRestoreCommand(),
+		newKEKCommand(),
 		newACMCommand(),
 	}
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/fairlead/fairlead/internal/agent"
+	"github.com/fairlead/fairlead/internal/awsacm"
 	"github.com/fairlead/fairlead/internal/pki"
 	"github.com/fairlead/fairlead/internal/xds"
 )
@@ -403,6 +404,9 @@ func TestMetricsReference(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := pki.NewACMMetrics(registry); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := awsacm.NewMetrics(registry); err != nil {
 		t.Fatal(err)
 	}
 	measured(http.NotFoundHandler(), registry)

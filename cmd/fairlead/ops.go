@@ -25,6 +25,7 @@ const readyTimeout = 3 * time.Second
 type operations struct {
 	version string
 	store   atomic.Pointer[store.Store] // set while the server serves
+	keys    func() error                // whether authorities can sign; set before the server serves
 }
 
 func (o *operations) serving(s *store.Store) { o.store.Store(s) }
@@ -53,8 +54,8 @@ func withPublisher(publisher, next http.Handler) http.Handler {
 	})
 }
 
-// ready is true while the store is loaded and answers and the server does not
-// end.
+// ready is true while the store is loaded and answers, authorities can sign and
+// the server does not end.
 func (o *operations) ready(w http.ResponseWriter, r *http.Request) {
 	s := o.store.Load()
 	if s == nil {
@@ -65,6 +66,10 @@ func (o *operations) ready(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	if err := s.Ping(ctx); err != nil {
 		http.Error(w, "the store does not answer", http.StatusServiceUnavailable)
+		return
+	}
+	if err := o.keys(); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
 	fmt.Fprintln(w, "ready")

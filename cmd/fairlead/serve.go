@@ -15,9 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/fairlead/fairlead/api/acm"
-	"github.com/fairlead/fairlead/api/acmpca"
 	"github.com/fairlead/fairlead/api/appmesh"
+	"github.com/fairlead/fairlead/internal/awsacm"
 	"github.com/fairlead/fairlead/internal/awsapi"
 	"github.com/fairlead/fairlead/internal/iam"
 	"github.com/fairlead/fairlead/internal/pki"
@@ -40,6 +39,7 @@ type controlPlane struct {
 	xds      *xds.Server
 	pca      *pki.PrivateCA
 	acm      *pki.ACM
+	mirror   *awsacm.Mirror // nil: certificates and authorities are embedded
 	ops      *operations
 	listener struct{ api, xds, ops net.Listener }
 }
@@ -56,14 +56,14 @@ func serve(ctx context.Context, c *serverConfig, log *slog.Logger, stdout io.Wri
 
 	var err error
 	p.store, err = store.Open(ctx, store.Config{
-		DataDir: c.DataDir, Endpoints: c.EtcdEndpoints, KEKFile: c.KEKFile, Account: c.AccountID,
+		DataDir: c.DataDir, Endpoints: c.EtcdEndpoints, KEK: c.key, Account: c.AccountID,
 		Log: log, UnsafeNoFsync: c.UnsafeNoFsync,
 	})
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil // told to end while starting
 		}
-		return explainOpen(c, err)
+		return explainOpen(c.EtcdEndpoints, err)
 	}
 	defer p.store.Close()
 	if owner := p.store.Account(); owner != c.AccountID {
@@ -73,23 +73,23 @@ func serve(ctx context.Context, c *serverConfig, log *slog.Logger, stdout io.Wri
 		return err
 	}
 	warnOpen(c, log)
-	if err := p.routes(); err != nil {
+	if err := p.routes(ctx); err != nil {
 		return err
 	}
 	return p.run(ctx, stdout)
 }
 
 // explainOpen adds what to do about a store that cannot be opened.
-func explainOpen(c *serverConfig, err error) error {
+func explainOpen(endpoints []string, err error) error {
 	switch {
 	case errors.Is(err, store.ErrLocked):
 		return fmt.Errorf("%w: stop it, or give this one another --data-dir", err)
 	case errors.Is(err, store.ErrWrongKEK):
-		return fmt.Errorf("%w: give the store's own with --kek-file", err)
+		return fmt.Errorf("%w: give the store's own with --kek or --kek-file", err)
 	case errors.Is(err, store.ErrNewerSchema):
 		return fmt.Errorf("%w: use that version", err)
-	case errors.Is(err, store.ErrUnavailable) && len(c.EtcdEndpoints) > 0:
-		return fmt.Errorf("%w: is etcd reachable at %v?", err, c.EtcdEndpoints)
+	case errors.Is(err, store.ErrUnavailable) && len(endpoints) > 0:
+		return fmt.Errorf("%w: is etcd reachable at %v?", err, endpoints)
 	}
 	return err
 }
@@ -123,7 +123,7 @@ func (p *controlPlane) closeListeners() {
 }
 
 // routes puts the services behind the API's address.
-func (p *controlPlane) routes() error {
+func (p *controlPlane) routes(ctx context.Context) error {
 	graphs := server.Graphs{TrustDomain: p.config.TrustDomain}
 	wire := awsapi.Config{
 		Keys: p.store, Region: p.config.Region, Log: p.log,
@@ -150,18 +150,9 @@ func (p *controlPlane) routes() error {
 	operator := &server.Operator{Store: p.store, Account: p.config.AccountID, Graphs: graphs, Proxies: p.xds, Now: time.Now, Log: p.log}
 	operator.Mount(mux)
 	(&server.STS{Store: p.store, Now: time.Now}).Mount(mux)
-	p.pca = pki.NewPrivateCA(pki.Config{Store: p.store, Region: p.config.Region, URL: p.pkiURL(), Folder: p.config.DataDir, Now: time.Now, Log: p.log})
-	awsapi.MountTargets(mux, acmpca.SigningName, acmpca.TargetPrefix, acmpca.Service(p.pca), acmpca.Operations)
-	p.pca.MountOperator(mux)
-	attempts, err := pki.NewACMMetrics(p.metrics)
-	if err != nil {
-		return fmt.Errorf("register metrics: %w", err)
+	if err := p.certificates(ctx, mux, service); err != nil {
+		return err
 	}
-	p.acm = pki.NewACM(pki.ACMConfig{
-		Store: p.store, Authorities: p.pca, Region: p.config.Region, Account: p.config.AccountID, Metrics: attempts, Now: time.Now, Log: p.log,
-	})
-	awsapi.MountTargets(mux, acm.SigningName, acm.TargetPrefix, acm.Service(p.acm), acm.Operations)
-	p.acm.MountOperator(mux)
 	p.api = server.WithWarnings(mux)
 	return nil
 }
@@ -192,13 +183,19 @@ func (p *controlPlane) run(ctx context.Context, stdout io.Writer) error {
 	serveHTTP(group, running, "API", apiServer, api)
 	serveHTTP(group, running, "operations", opsServer, p.listener.ops)
 	group.Go(func() error { return p.xds.Serve(running, p.listener.xds) })
-	group.Go(func() error { return p.pca.Run(running) })
-	group.Go(func() error { return p.acm.Run(running) })
+	group.Go(func() error { return p.pca.Run(running) }) // CRLs of authorities from before --acm aws, too
+	if p.mirror != nil {
+		group.Go(func() error { return p.mirror.Run(running) })
+	} else {
+		group.Go(func() error { return p.acm.Run(running) })
+	}
 	group.Go(func() error {
 		<-running.Done()
 		p.ops.end()
 		return nil
 	})
+	p.ops.keys = p.pca.KeysUsable
+	p.pca.CheckKeys(running) // or probes would find it not ready for a moment
 	p.ops.serving(p.store)
 	if _, err := io.WriteString(stdout, ready); err != nil {
 		return fmt.Errorf("print the ready line: %w", err)

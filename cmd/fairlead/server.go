@@ -24,12 +24,13 @@ type serverConfig struct {
 	XDSAddress    string
 	OpsAddress    string
 	EtcdEndpoints []string
-	KEKFile       string
+	kekFlags
 	TLSCert       string
 	TLSKey        string
 	TLSClientCA   string
 	TrustDomain   string
 	PKIURL        string
+	ACM           string
 	ReadRate      uint
 	WriteRate     uint
 	Quotas        []string
@@ -84,12 +85,13 @@ variable over the file.`,
 	f.StringVar(&c.XDSAddress, "xds-address", "127.0.0.1:9481", "where proxies are configured, always over TLS")
 	f.StringVar(&c.OpsAddress, "ops-address", "127.0.0.1:9482", "where /metrics, /healthz, /readyz and /version are served, without authentication")
 	f.StringSliceVar(&c.EtcdEndpoints, "etcd-endpoints", nil, "URLs of an external etcd (default an embedded one)")
-	f.StringVar(&c.KEKFile, "kek-file", "", "file with the key-encryption key, 32 bytes in hex or base64; needed with --etcd-endpoints (default DATA-DIR/kek)")
+	c.kekFlags.add(f)
 	f.StringVar(&c.TLSCert, "tls-cert", "", "certificate chain, PEM (default one of the server's own, by DATA-DIR/server-ca.pem)")
 	f.StringVar(&c.TLSKey, "tls-key", "", "private key of --tls-cert, PEM")
 	f.StringVar(&c.TLSClientCA, "tls-client-ca", "", "authorities, PEM, of the certificates that clients of the xDS address must present besides their signature")
 	f.StringVar(&c.TrustDomain, "trust-domain", "", "trust domain of the meshes' own certificates (default MESH.fairlead)")
 	f.StringVar(&c.PKIURL, "pki-url", "", "where relying parties fetch CRLs and OCSP answers, as certificates say (default http://OPS-ADDRESS)")
+	f.StringVar(&c.ACM, "acm", acmEmbedded, "whose certificates and authorities specs name by ARN: embedded, this server's own, or aws, those of ACM and AWS Private CA; the same on all servers of a store")
 	f.UintVar(&c.ReadRate, "api-read-rate", 20000, "requests per second that Describe, List and Get operations of an account may make; 0: any number")
 	f.UintVar(&c.WriteRate, "api-write-rate", 10000, "the same of operations that change something")
 	f.StringSliceVar(&c.Quotas, "quota", nil, "NAME=VALUE,…: quotas other than the presets, which reference/appmesh-rules.md lists; the same on all servers of a store")
@@ -134,10 +136,13 @@ func (c *serverConfig) check() error {
 		return usagef("--api-write-rate: %d is less than %d, which clients of App Mesh count on; 0 is any number", c.WriteRate, leastWriteRate)
 	case c.PKIURL != "" && !pkiURLPattern.MatchString(c.PKIURL):
 		return usagef("--pki-url: %q is not http://HOST or http://HOST:PORT, with a path or without, with no slash at its end", c.PKIURL)
-	case len(c.EtcdEndpoints) > 0 && c.KEKFile == "":
-		return usagef("--kek-file: must be given with --etcd-endpoints, and be the same for all servers of that etcd")
+	case c.ACM != acmEmbedded && c.ACM != acmAWS:
+		return usagef("--acm: %q is not %s or %s", c.ACM, acmEmbedded, acmAWS)
 	case len(c.EtcdEndpoints) > 0 && c.UnsafeNoFsync:
 		return usagef("--unsafe-no-fsync: only the embedded store can do without")
+	}
+	if err := c.kekFlags.check(c.EtcdEndpoints); err != nil {
+		return err
 	}
 	var err error
 	if c.quotas, err = server.ParseQuotas(c.Quotas); err != nil {

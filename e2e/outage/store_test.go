@@ -19,7 +19,6 @@ const (
 	recordKeys = "/fairlead/record/"
 	changeKeys = "/fairlead/change/"
 	shrinkKeys = "/fairlead/shrink/"
-	lineageKey = "/fairlead/meta/lineage"
 )
 
 // withStore edits the embedded store of a server that does not run, as damage or
@@ -86,16 +85,6 @@ func expire(t testing.TB, dataDir string) {
 	t.Helper()
 	withStore(t, dataDir, func(ctx context.Context, client *clientv3.Client) {
 		if _, err := client.Delete(ctx, shrinkKeys, clientv3.WithPrefix()); err != nil {
-			t.Fatal(err)
-		}
-	})
-}
-
-// newLineage makes the store one that nobody has seen before, with what it holds.
-func newLineage(t testing.TB, dataDir string) {
-	t.Helper()
-	withStore(t, dataDir, func(ctx context.Context, client *clientv3.Client) {
-		if _, err := client.Put(ctx, lineageKey, "00112233445566778899aabbccddeeff"); err != nil {
 			t.Fatal(err)
 		}
 	})

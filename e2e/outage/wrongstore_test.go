@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -98,6 +100,13 @@ func (s *scene) wrongStores() []wrongStore {
 			},
 			lost: true,
 		},
+		{
+			name:    "a backup that was restored: older, and another store",
+			prepare: func(t testing.TB) { backup = s.backupByCommand(t) },
+			damage:  func(t testing.TB) { s.server.DataDir = s.restore(t, backup) },
+			held:    map[string]string{clientResource: another, webResource: another},
+			lost:    true,
+		},
 		without,
 		withoutTraces,
 		{
@@ -109,10 +118,11 @@ func (s *scene) wrongStores() []wrongStore {
 			recover: s.apply,
 		},
 		{
-			name: "an empty one, of which the proxies' credentials are left",
+			name:    "an empty one, of which the proxies' credentials are left",
+			prepare: func(t testing.TB) { backup = s.backupByCommand(t) },
 			damage: func(t testing.TB) {
+				s.server.DataDir = s.restore(t, backup) // with a lineage of its own
 				forget(t, s.server.DataDir, true, func(string) bool { return true })
-				newLineage(t, s.server.DataDir)
 			},
 			refused: another,
 			recover: s.makeAnew,
@@ -141,6 +151,35 @@ func (s *scene) backup(t testing.TB) (dir string) {
 	dir = s.server.CopyData(s.lane)
 	s.server.Restart(t)
 	s.settled(t)
+	return dir
+}
+
+// backupByCommand backs up the server while it runs.
+func (s *scene) backupByCommand(t testing.TB) (file string) {
+	t.Helper()
+	file = filepath.Join(s.lane.TempDir(), "backup")
+	if _, err := s.server.Fairlead(t, "backup", "--output-file", file); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// restore makes a data directory of a backup, with what is not in one.
+func (s *scene) restore(t testing.TB, backup string) (dir string) {
+	t.Helper()
+	dir = s.lane.TempDir()
+	for _, name := range []string{"kek", "server-ca.pem", "server-ca.key"} {
+		content, err := os.ReadFile(filepath.Join(s.server.DataDir, name))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), content, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.server.Fairlead(t, "restore", "--data-dir", dir, backup); err != nil {
+		t.Fatal(err)
+	}
 	return dir
 }
 

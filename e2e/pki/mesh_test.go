@@ -53,7 +53,7 @@ func openShop(t *testing.T) *shop {
 		&acmpca.GetCertificateAuthorityCertificateInput{CertificateAuthorityArn: &s.root}))
 	s.roots.AppendCertsFromPEM([]byte(*own.Certificate))
 	s.certificate = *must[*acm.RequestCertificateOutput](t)(s.acm.RequestCertificate(t.Context(), &acm.RequestCertificateInput{
-		DomainName: aws.String("blue.local"), CertificateAuthorityArn: &s.root, KeyAlgorithm: "EC_prime256v1",
+		DomainName: aws.String("blue.local"), CertificateAuthorityArn: &s.root, KeyAlgorithm: "EC_secp384r1", // what an Envoy as a client refuses by its presets
 	})).CertificateArn
 	waitIssued(t, s.acm, s.certificate, issuedWithin)
 

@@ -3,22 +3,14 @@
 package pki
 
 import (
-	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -113,19 +105,27 @@ func TestBoto3(t *testing.T) {
 	}
 }
 
-// authority makes an ACTIVE root by the Go SDK.
+// authority makes an ACTIVE P-256 root by the Go SDK.
 func authority(t *testing.T, c *acmpca.Client) *string {
+	t.Helper()
+	return authorityWith(t, c, types.KeyAlgorithmEcPrime256v1, types.SigningAlgorithmSha256withecdsa)
+}
+
+func authorityWith(t *testing.T, c *acmpca.Client, key types.KeyAlgorithm, signing types.SigningAlgorithm) *string {
 	t.Helper()
 	made := must[*acmpca.CreateCertificateAuthorityOutput](t)(c.CreateCertificateAuthority(t.Context(), &acmpca.CreateCertificateAuthorityInput{
 		CertificateAuthorityType: types.CertificateAuthorityTypeRoot,
 		CertificateAuthorityConfiguration: &types.CertificateAuthorityConfiguration{
-			KeyAlgorithm: types.KeyAlgorithmEcPrime256v1, SigningAlgorithm: types.SigningAlgorithmSha256withecdsa, Subject: &types.ASN1Subject{CommonName: aws.String("root")},
+			KeyAlgorithm: key, SigningAlgorithm: signing, Subject: &types.ASN1Subject{CommonName: aws.String("root")},
 		},
 	}))
 	arn := made.CertificateAuthorityArn
+	if err := acmpca.NewCertificateAuthorityCSRCreatedWaiter(c).Wait(t.Context(), &acmpca.GetCertificateAuthorityCsrInput{CertificateAuthorityArn: arn}, time.Minute); err != nil {
+		t.Fatal(err)
+	}
 	csr := must[*acmpca.GetCertificateAuthorityCsrOutput](t)(c.GetCertificateAuthorityCsr(t.Context(), &acmpca.GetCertificateAuthorityCsrInput{CertificateAuthorityArn: arn}))
 	issued := must[*acmpca.IssueCertificateOutput](t)(c.IssueCertificate(t.Context(), &acmpca.IssueCertificateInput{
-		CertificateAuthorityArn: arn, Csr: []byte(*csr.Csr), SigningAlgorithm: types.SigningAlgorithmSha256withecdsa,
+		CertificateAuthorityArn: arn, Csr: []byte(*csr.Csr), SigningAlgorithm: signing,
 		TemplateArn: aws.String("arn:aws:acm-pca:::template/RootCACertificate/V1"), Validity: &types.Validity{Type: types.ValidityPeriodTypeYears, Value: aws.Int64(10)},
 	}))
 	waiter := acmpca.NewCertificateIssuedWaiter(c)
@@ -138,13 +138,6 @@ func authority(t *testing.T, c *acmpca.Client) *string {
 		t.Fatal(err)
 	}
 	return arn
-}
-
-func leafCSR(t *testing.T) []byte {
-	t.Helper()
-	key := must[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
-	der := must[[]byte](t)(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "a.example.com"}, DNSNames: []string{"a.example.com"}}, key))
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
 }
 
 // TestGoSDK walks with the Go SDK in both protocols: its types and its typed
@@ -180,62 +173,4 @@ func TestGoSDK(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestKilledWhileIssuing: what was answered before the server was killed is in
-// the ledger afterwards, and nothing is there twice.
-func TestKilledWhileIssuing(t *testing.T) {
-	s := meshtest.StartServer(t, meshtest.ServerOptions{Debug: true})
-	c := client(t, s, func(o *acmpca.Options) { o.Retryer = aws.NopRetryer{} })
-	arn, csr := authority(t, c), leafCSR(t)
-	answered := map[string]bool{}
-	for range 3 {
-		var mu sync.Mutex
-		var workers sync.WaitGroup
-		before := len(answered)
-		enough := make(chan struct{})
-		for range 8 {
-			workers.Go(func() {
-				for {
-					out, err := c.IssueCertificate(context.WithoutCancel(t.Context()), &acmpca.IssueCertificateInput{
-						CertificateAuthorityArn: arn, Csr: csr, SigningAlgorithm: types.SigningAlgorithmSha256withecdsa,
-						Validity: &types.Validity{Type: types.ValidityPeriodTypeDays, Value: aws.Int64(1)},
-					})
-					if err != nil {
-						return // the server is gone
-					}
-					mu.Lock()
-					if answered[*out.CertificateArn] {
-						t.Errorf("%s was issued twice", *out.CertificateArn)
-					}
-					answered[*out.CertificateArn] = true
-					if len(answered) == before+40 {
-						close(enough)
-					}
-					mu.Unlock()
-				}
-			})
-		}
-		<-enough
-		s.Kill()
-		workers.Wait()
-		s.Restart(t)
-		for certificate := range answered {
-			out, err := c.GetCertificate(t.Context(), &acmpca.GetCertificateInput{CertificateAuthorityArn: arn, CertificateArn: aws.String(certificate)})
-			if err != nil {
-				t.Fatalf("%s was answered and is not in the ledger: %v", certificate, err)
-			}
-			if block, _ := pem.Decode([]byte(*out.Certificate)); block == nil || !strings.HasSuffix(certificate, hexSerial(t, block.Bytes)) {
-				t.Errorf("%s has another serial", certificate)
-			}
-		}
-	}
-	if bytes.Contains([]byte(s.Log()), []byte("PRIVATE KEY")) {
-		t.Error("a private key is in the log")
-	}
-}
-
-func hexSerial(t *testing.T, der []byte) string {
-	t.Helper()
-	return must[*x509.Certificate](t)(x509.ParseCertificate(der)).SerialNumber.Text(16)
 }

@@ -3,6 +3,7 @@ package awsapi
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"reflect"
 	"slices"
@@ -99,8 +100,12 @@ func (r *Request) Query(name string) string { return r.query[name] }
 // generated types, strictly, and validates it. The error is for the caller.
 func (r *Request) Decode(v any) error { return DecodeValid(r.Body, v) }
 
+// Stream is an answer that is written piece by piece, and is no JSON. Its error is
+// answered if nothing was written before; else the connection breaks off.
+type Stream func(ctx context.Context, w io.Writer) error
+
 // OperatorFunc implements an action of the operator API: its result is the JSON
-// body of the answer (nil: {}), its error as Mount has it.
+// body of the answer (nil: {}) or a Stream, its error as Mount has it.
 type OperatorFunc func(ctx context.Context, r *Request) (any, error)
 
 // HandleOperator routes an action of Fairlead's own API. The template starts

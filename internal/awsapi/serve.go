@@ -38,7 +38,16 @@ func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	started := m.cfg.now()
 	reply := newReply(w, r, started)
 	log := m.cfg.log()
-	route, body, err := m.answer(reply.protocol, r, reply.id)
+	route, body, stream, err := m.answer(reply.protocol, r, reply.id)
+	if err == nil && stream != nil {
+		var begun bool
+		if begun, err = reply.stream(r, stream); begun && err != nil {
+			log.Error("an answer broke off", "request", reply.id, "operation", route.action, "cause", err)
+			panic(http.ErrAbortHandler) // who reads it must see that it is not whole
+		} else if begun {
+			return
+		}
+	}
 	status, code := http.StatusOK, ""
 	if err != nil {
 		code, status, body = reply.fail(m.describe(log.With("request", reply.id), route, err))
@@ -103,48 +112,79 @@ func (r reply) write(status int, body []byte) error {
 	return err
 }
 
-// answer does the work of one request. The route is nil if none was found.
-func (m *Mux) answer(p protocol, r *http.Request, id string) (found *route, body []byte, err error) {
+// stream answers with what a Stream writes. Until that has written something,
+// another answer can be given.
+func (r reply) stream(request *http.Request, write Stream) (begun bool, err error) {
+	w := &streamWriter{reply: r}
 	defer func() {
 		if p := recover(); p != nil {
-			body, err = nil, &panicked{value: p, stack: debug.Stack()}
+			begun, err = w.begun, &panicked{value: p, stack: debug.Stack()}
+		}
+	}()
+	err = write(request.Context(), w)
+	return w.begun, err
+}
+
+// streamWriter cuts off who does not take the next piece of an answer in time.
+type streamWriter struct {
+	reply reply
+	begun bool
+}
+
+func (w *streamWriter) Write(p []byte) (int, error) {
+	if !w.begun {
+		w.begun = true
+		w.reply.writer.Header().Set("Content-Type", "application/octet-stream")
+	}
+	http.NewResponseController(w.reply.writer).SetWriteDeadline(time.Now().Add(patience)) //nolint:errcheck // only a test's writer has none
+	return w.reply.writer.Write(p)
+}
+
+// answer does the work of one request. The route is nil if none was found.
+func (m *Mux) answer(p protocol, r *http.Request, id string) (found *route, body []byte, stream Stream, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			body, stream, err = nil, nil, &panicked{value: p, stack: debug.Stack()}
 		}
 	}()
 	v, err := m.cfg.verify(r, m.bodies)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	defer v.release()
 	found, in, err := m.route(p, r, v)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	if !found.signedFor(v.service) {
-		return found, nil, wrongService(found.service)
+		return found, nil, nil, wrongService(found.service)
 	}
 	if err := iam.AuthorizeAPI(v.principal, found.service, found.action); err != nil {
-		return found, nil, err
+		return found, nil, nil, err
 	}
 	if err := m.throttle.take(v.principal.Account, found.action, m.cfg.now()); err != nil {
-		return found, nil, err
+		return found, nil, nil, err
 	}
 	if limit := p.maxBody(); int64(len(v.body)) > limit {
-		return found, nil, entityTooLarge(limit)
+		return found, nil, nil, entityTooLarge(limit)
 	}
 	if err := checkContent(p, r.Header, v.body); err != nil {
-		return found, nil, err
+		return found, nil, nil, err
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), callTimeout)
 	defer cancel()
 	ctx = context.WithValue(ctx, callKey{}, call{principal: v.principal, requestID: id})
 	out, err := found.call(ctx, in)
 	if err != nil {
-		return found, nil, err
+		return found, nil, nil, err
+	}
+	if stream, ok := out.(Stream); ok {
+		return found, nil, stream, nil
 	}
 	if body, err = p.encode(out); err != nil {
-		return found, nil, fmt.Errorf("encode answer: %w", err)
+		return found, nil, nil, fmt.Errorf("encode answer: %w", err)
 	}
-	return found, body, nil
+	return found, body, nil, nil
 }
 
 // panicked is a bug that one request hit.

@@ -435,6 +435,18 @@ func TestWhatIsSignedIsLintedAndVerified(t *testing.T) {
 	if _, err := authority.SignOCSP(Status{Serial: r.Serial.Int(), Known: true}, crypto.SHA256, start, start.Add(time.Hour)); err == nil {
 		t.Error("an OCSP answer with a wrong signature came out")
 	}
+	if err := authority.Try(); err == nil {
+		t.Error("a key that signs wrongly can be used")
+	}
+}
+
+func TestEveryKeyCanBeTried(t *testing.T) {
+	for _, a := range keyAlgorithms {
+		authority, _ := testAuthority(t, a.name)
+		if err := authority.Try(); err != nil {
+			t.Errorf("%s: %v", a.name, err)
+		}
+	}
 }
 
 func TestHostileCSRs(t *testing.T) {

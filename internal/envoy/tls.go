@@ -90,6 +90,7 @@ func (s sources) refusal(d *tlspolicy.Decision) string {
 // upstreamTLS is a client's half of a TLS edge that refusal lets pass.
 func (d *draft) upstreamTLS(dec *tlspolicy.Decision, protocol appmesh.PortProtocol, s sources) *corev3.TransportSocket {
 	common := &tlsv3.CommonTlsContext{TlsParams: tlsParams()}
+	common.TlsParams.EcdhCurves = upstreamCurves()
 	if isHTTP2(protocol) {
 		common.AlpnProtocols = []string{"h2"}
 	}
@@ -132,6 +133,11 @@ func (d *draft) socket(context interface {
 	d.check(context)
 	return &corev3.TransportSocket{Name: tlsSocket, ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: d.pack(context)}}
 }
+
+// upstreamCurves are Envoy's own and P-384. Its preset as a client is TLS 1.2,
+// where a certificate's own curve must be among them: it would refuse those of
+// ACM on P-384.
+func upstreamCurves() []string { return []string{"X25519", "P-256", "P-384"} }
 
 func tlsParams() *tlsv3.TlsParameters {
 	return &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2}

@@ -270,6 +270,9 @@ func (v *view) socketTLS(s *corev3.TransportSocket) {
 
 func (v *view) common(c *tlsv3.CommonTlsContext) string {
 	s := "min=" + c.TlsParams.GetTlsMinimumProtocolVersion().String()
+	if curves := c.TlsParams.GetEcdhCurves(); len(curves) > 0 {
+		s += " curves=" + strings.Join(curves, ",")
+	}
 	if len(c.AlpnProtocols) > 0 {
 		s += " alpn=" + strings.Join(c.AlpnProtocols, ",")
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -68,8 +69,9 @@ func TestEligibility(t *testing.T) {
 }
 
 // TestThirteenMonths lets 200 certificates (1,000 if FAIRLEAD_SOAK is set) live for thirteen months and
-// more, with another server every week: none expires, none is renewed twice, no
-// ARN changes.
+// more, with another server every day, after the one before has ended in the
+// middle of what it did, if it did anything: none expires, none is renewed
+// twice, no ARN changes.
 func TestThirteenMonths(t *testing.T) {
 	const (
 		step = 24 * time.Hour
@@ -92,11 +94,17 @@ func TestThirteenMonths(t *testing.T) {
 		serials[arn] = append(serials[arn], *r.describe(t, arn).Serial)
 	}
 	r.use(slices.Collect(maps.Keys(serials))...)
+	steps := []string{stepClaimed, stepLedger, stepTold, stepFetched}
+	ended := 0
 	renewed, busiest := 0, 0 // busiest: in one week
 	for passed := time.Duration(0); passed < life; passed += step {
 		r.clock.forward(step)
+		r.ACM = r.newACM(r.ca.PrivateCA)
+		// A worker that ends there does nothing any more, as in a server that is gone.
+		d := &dying{Service: r.ca.PrivateCA, step: steps[int(passed/step)%len(steps)], end: func() { ended++; runtime.Goexit() }}
+		d.times.Store(1)
+		r.Authorities = d
 		if passed%week == 0 {
-			r.ACM = r.newACM(r.ca.PrivateCA)
 			for arn := range serials {
 				if d := r.describe(t, arn); *d.Status != "ISSUED" {
 					t.Fatalf("after %s %s is %s", passed, arn, *d.Status)
@@ -117,6 +125,9 @@ func TestThirteenMonths(t *testing.T) {
 	}
 	if n := r.ledger(root); n != 2*certificates {
 		t.Errorf("the authority has issued %d certificates, want two for each of %d", n, certificates)
+	}
+	if ended < 4 {
+		t.Errorf("only %d servers ended in the middle of their work", ended)
 	}
 	if busiest == certificates {
 		t.Error("all certificates were renewed in one week")

@@ -101,7 +101,7 @@ func (c *caTest) node(spec *appmesh.VirtualNodeSpec) {
 }
 
 // describe is DescribeCertificate, which must not fail.
-func (r *acmRig) describe(t *testing.T, arn string) *acm.CertificateDetail {
+func (r *acmRig) describe(t testing.TB, arn string) *acm.CertificateDetail {
 	t.Helper()
 	out, err := r.DescribeCertificate(r.ctx, &acm.DescribeCertificateRequest{CertificateArn: arn})
 	if err != nil {

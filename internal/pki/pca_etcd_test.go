@@ -177,20 +177,9 @@ func TestSwappedKeysAreFound(t *testing.T) {
 	servers, raw := newReplicas(t, 2)
 	c, fresh := servers[0], servers[1]
 	one, two := c.root(100), c.root(100)
-	at := func(arn string) string {
-		all, err := raw.Get(t.Context(), "", clientv3.WithPrefix(), clientv3.WithKeysOnly())
-		c.must(err)
-		for _, kv := range all.Kvs {
-			if key := string(kv.Key); strings.Contains(key, "secret") && strings.HasSuffix(key, idOf(arn)) {
-				return key
-			}
-		}
-		t.Fatalf("no secret of %s is in etcd", arn)
-		return ""
-	}
-	stolen, err := raw.Get(t.Context(), at(one))
+	stolen, err := raw.Get(t.Context(), sealedAt(t, raw, one))
 	c.must(err)
-	_, err = raw.Put(t.Context(), at(two), string(stolen.Kvs[0].Value))
+	_, err = raw.Put(t.Context(), sealedAt(t, raw, two), string(stolen.Kvs[0].Value))
 	c.must(err)
 	_, err = fresh.IssueCertificate(fresh.ctx, &acmpca.IssueCertificateRequest{
 		CertificateAuthorityArn: two, Csr: leafCSR(t, "a.example.com"), SigningAlgorithm: "SHA256WITHECDSA", Validity: &acmpca.Validity{Type: "DAYS", Value: 5},

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/fairlead/fairlead/internal/store"
 )
 
@@ -36,9 +38,27 @@ func (p *PrivateCA) rouse() {
 }
 
 // Run makes what takes long, one after the other, and removes what has run out,
-// until ctx ends. Several servers may do the same work at the same time: the
-// first one's stays.
+// until ctx ends; and it checks keys. Several servers may do the same work at
+// the same time: the first one's stays.
 func (p *PrivateCA) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return p.work(ctx) })
+	group.Go(func() error {
+		again := time.NewTicker(checkEvery)
+		defer again.Stop()
+		for {
+			p.CheckKeys(ctx)
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-again.C:
+			}
+		}
+	})
+	return group.Wait()
+}
+
+func (p *PrivateCA) work(ctx context.Context) error {
 	look, sweep, lists := time.NewTicker(lookEvery), time.NewTicker(sweepEvery), time.NewTicker(listsEvery)
 	defer look.Stop()
 	defer sweep.Stop()

@@ -45,7 +45,8 @@ type PrivateCA struct {
 	crls    crls
 	status  ocspAnswers
 	asking  *semaphore.Weighted // signs OCSP answers
-	wake    chan struct{}       // holds one token while Run has something to look for
+	keys    keyCheck
+	wake    chan struct{} // holds one token while Run has something to look for
 }
 
 var _ acmpca.Service = (*PrivateCA)(nil)

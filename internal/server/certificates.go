@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -179,6 +180,39 @@ func refuseStatus(s *candidate) string {
 	return "is " + c.Status + ", and must be ISSUED"
 }
 
+// fetched has what a spec names brought into the store, if it lives elsewhere. It
+// leaves out what the rules refuse by its ARN alone.
+func (k *kind[S]) fetched(ctx context.Context, s *Service, spec *S, owner string) error {
+	if s.Fetch == nil || k.certificates == nil {
+		return nil
+	}
+	named := k.certificates(spec)
+	var arns []string
+	for _, n := range named {
+		about := candidateOf(s, owner, n)
+		if refuseARN(about) == "" && (n.authority || about.fields[4] == owner) && !slices.Contains(arns, n.arn) {
+			arns = append(arns, n.arn)
+		}
+	}
+	if len(arns) == 0 || len(arns) > maxARNs {
+		return nil
+	}
+	refused, err := s.Fetch(ctx, arns)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return appmesh.NewServiceUnavailableException("The certificates and authorities that the spec names could not be fetched from AWS in time; that goes on. Try again.")
+	}
+	if err != nil {
+		return s.failure(ctx, err)
+	}
+	var f faults
+	for _, n := range named {
+		if why := refused[n.arn]; why != "" {
+			f.add(n.path, "%.300s cannot be had from AWS: %s", n.arn, why)
+		}
+	}
+	return f.err()
+}
+
 // certified checks the certificates and authorities of a spec, and makes that
 // they stay as they are a condition. Those that before, the spec until now, named
 // as well are not looked at again: they are there as long as a spec names them, and
@@ -217,12 +251,19 @@ func (s *Service) certified(tx *store.Tx, owner string, spec, before []namedARN)
 	return f.err()
 }
 
+func candidateOf(s *Service, owner string, n namedARN) *candidate {
+	c := &candidate{fields: strings.SplitN(n.arn, ":", 6), region: s.Region, owner: owner, now: s.now(), wantedService: "acm", wantedResource: "certificate"}
+	if n.authority {
+		c.wantedService, c.wantedResource = "acm-pca", "certificate-authority"
+	}
+	return c
+}
+
 // refusal is the first rule that refuses an ARN, and why.
 func (s *Service) refusal(tx *store.Tx, owner string, n namedARN) (rule, why string, err error) {
-	about := &candidate{fields: strings.SplitN(n.arn, ":", 6), region: s.Region, owner: owner, now: s.now(), wantedService: "acm", wantedResource: "certificate"}
-	rules := certificateRules
+	about, rules := candidateOf(s, owner, n), certificateRules
 	if n.authority {
-		about.wantedService, about.wantedResource, rules = "acm-pca", "certificate-authority", authorityRules
+		rules = authorityRules
 	}
 	if why := refuseARN(about); why != "" { // before anything is read under it
 		return rules[0].id, why, nil

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -35,6 +36,7 @@ func (o *Operator) Mount(mux *awsapi.Mux) {
 	mux.HandleOperator(http.MethodDelete, "/fairlead/v1/proxy-credentials/{id}", "DeleteProxyCredentials", o.deleteCredentials)
 	mux.HandleOperator(http.MethodPost, "/fairlead/v1/proxies/accept-shrink", "AcceptShrink", o.acceptShrink)
 	mux.HandleOperator(http.MethodGet, "/fairlead/v1/proxies", "ListProxies", o.proxies)
+	mux.HandleOperator(http.MethodGet, "/fairlead/v1/backup", "CreateBackup", o.backup)
 	mux.HandleOperator(http.MethodGet, "/fairlead/v1/meshes/{mesh}/edges", "ListEdges", o.edges)
 	mux.HandleOperator(http.MethodGet, "/fairlead/v1/meshes/{mesh}/problems", "ListProblems", o.problems)
 }
@@ -144,6 +146,21 @@ func (o *Operator) acceptShrink(ctx context.Context, r *awsapi.Request) (any, er
 	}
 	o.Log.WarnContext(ctx, "shrink accepted", "mesh", name.Mesh, "endpoint", id.String(), "actor", r.Principal.ARN())
 	return ShrinkAccepted{Resource: iam.ResourceName(name, id, o.Account), Until: api.Timestamp{Time: o.Now().Add(store.ShrinkAge)}}, nil
+}
+
+// backup streams the store of one revision.
+func (o *Operator) backup(ctx context.Context, r *awsapi.Request) (any, error) {
+	o.Log.InfoContext(ctx, "backup", "actor", r.Principal.ARN())
+	return awsapi.Stream(func(ctx context.Context, w io.Writer) error {
+		err := o.Store.Backup(ctx, w)
+		if errors.Is(err, store.ErrRotating) {
+			return appmesh.NewConflictException("%v", err)
+		}
+		if err != nil {
+			return o.failure(ctx, err)
+		}
+		return nil
+	}), nil
 }
 
 // failure is Service.failure without a Service.

@@ -121,6 +121,9 @@ func create[S any](ctx context.Context, s *Service, k *kind[S], in request[S]) (
 		Mesh: at.mesh, ID: at.id, UID: uuid.NewString(), Version: 1, CreatedAt: now, UpdatedAt: now,
 		ResourceOwner: account(ctx), Spec: in.spec, Tags: tagMap(in.tags),
 	}
+	if err := k.fetched(ctx, s, in.spec, record.ResourceOwner); err != nil {
+		return nil, err
+	}
 	var result *mesh.Record[S]
 	err = s.write(ctx, func(tx *store.Tx) error {
 		if err := k.parents(tx, at); err != nil {
@@ -163,6 +166,9 @@ func update[S any](ctx context.Context, s *Service, k *kind[S], in request[S]) (
 	}
 	at, err := k.prepare(ctx, s.Quotas, &in)
 	if err != nil {
+		return nil, err
+	}
+	if err := k.fetched(ctx, s, in.spec, account(ctx)); err != nil {
 		return nil, err
 	}
 	token := tokenOf(in.token, hash)

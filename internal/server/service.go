@@ -28,8 +28,11 @@ type Service struct {
 	Region string
 	Graphs Graphs
 	Quotas Quotas // nil: all at their presets
-	Now    func() time.Time
-	Log    *slog.Logger
+	// Fetch brings what ARNs name into the store before a spec may name it, and
+	// returns why it cannot, by ARN. Nil: the ARNs are this server's own.
+	Fetch func(ctx context.Context, arns []string) (refused map[string]string, err error)
+	Now   func() time.Time
+	Log   *slog.Logger
 }
 
 var _ appmesh.Service = (*Service)(nil)

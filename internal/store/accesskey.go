@@ -46,7 +46,8 @@ func newKey(prefix string, p iam.Principal) iam.Key {
 	return iam.Key{ID: p.AccessKeyID, Secret: iam.NewSecret(base64.StdEncoding.EncodeToString(secret)), Principal: p}
 }
 
-func (s *Store) sealKey(k iam.Key, now time.Time) ([]byte, error) {
+// keyText is an access key as it is sealed.
+func keyText(k iam.Key, now time.Time) ([]byte, error) {
 	value, err := json.Marshal(&sealedKey{
 		Account: k.Principal.Account, Kind: k.Principal.Kind, Resource: k.Principal.Resource,
 		Secret: k.Secret.Reveal(), CreatedAt: now.UTC(),
@@ -54,7 +55,7 @@ func (s *Store) sealKey(k iam.Key, now time.Time) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write access key %s: %w", k.ID, err)
 	}
-	return s.seal.seal(dirAccessKey+k.ID, purposeAccessKey, value)
+	return value, nil
 }
 
 func openKey(seal *sealer, key string, sealed []byte) (iam.Key, time.Time, error) {
@@ -88,21 +89,18 @@ func (s *Store) Key(_ context.Context, accessKeyID string) (iam.Key, error) {
 // iam.Principal. It returns when this server knows the key. The secret is
 // never told again.
 func (s *Store) CreateProxyKey(ctx context.Context, account, resource string) (iam.Key, error) {
-	if err := s.room(); err != nil {
-		return iam.Key{}, err
-	}
 	k := newKey(keyPrefix, iam.Principal{Account: account, Kind: iam.Proxy, Resource: resource})
-	sealed, err := s.sealKey(k, s.now())
+	text, err := keyText(k, s.now())
 	if err != nil {
 		return iam.Key{}, err
+	}
+	revision, err := s.Write(ctx, func(tx *Tx) error { return tx.putSealed(dirAccessKey+k.ID, purposeAccessKey, text) })
+	if err != nil {
+		return iam.Key{}, fmt.Errorf("write access key: %w", err)
 	}
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	response, err := s.client.Put(call, dirAccessKey+k.ID, string(sealed))
-	if err != nil {
-		return iam.Key{}, storeError("write access key", err)
-	}
-	if err := s.WaitFor(call, response.Header.Revision); err != nil {
+	if err := s.WaitFor(call, revision); err != nil {
 		return iam.Key{}, err
 	}
 	return k, nil

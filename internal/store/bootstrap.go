@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/fairlead/fairlead/internal/iam"
@@ -19,15 +20,10 @@ import (
 
 // schema is the number of the layout that this version writes. A version that
 // changes it converts what is older and refuses what is newer.
-const schema = 1
+const schema = 2
 
-const (
-	purposeCanary = "canary"
-	canary        = "fairlead"
-)
-
-// bootstrap makes a new store's schema number, lineage, canary and root key in
-// one transaction, which only one of several servers wins, and adopts it.
+// bootstrap makes a new store's schema number, lineage, keyring and root access key
+// in one transaction, which only one of several servers wins, and adopts it.
 func (s *Store) bootstrap(ctx context.Context) error {
 	meta, err := s.meta(ctx)
 	if err != nil {
@@ -51,18 +47,42 @@ func (s *Store) adopt(ctx context.Context) error {
 	if len(meta) == 0 {
 		return fmt.Errorf("open store: %s has lost its content; restore a backup: %w", s.etcdDir(), ErrUnavailable)
 	}
-	number, err := strconv.Atoi(string(meta[keySchema]))
+	if meta[keyRestore] != nil {
+		return fmt.Errorf("open store: %w into this etcd: run 'fairlead restore' again, it begins anew", ErrHalfRestored)
+	}
+	number, err := strconv.Atoi(string(meta[keySchema].GetValue()))
 	if err != nil {
 		return fmt.Errorf("read schema number: %w", err)
 	}
 	if number > schema {
 		return fmt.Errorf("open store of schema %d, this version knows up to %d: %w", number, schema, ErrNewerSchema)
 	}
-	if opened, err := s.seal.open(keyCanary, purposeCanary, meta[keyCanary]); err != nil || !bytes.Equal(opened, []byte(canary)) {
-		return fmt.Errorf("open store: its secrets are sealed with another key than the one in %s: %w", s.kekPath(), ErrWrongKEK)
+	s.lineage = string(meta[keyLineage].GetValue())
+	if number == 1 {
+		if meta, err = s.convert(ctx, meta); err != nil {
+			return fmt.Errorf("convert the store from schema 1: %w", err)
+		}
 	}
-	s.lineage = string(meta[keyLineage])
-	return s.keepCredentials(ctx, string(meta[keyRootKey]))
+	if err := s.unlockSecrets(ctx, meta); err != nil {
+		return err
+	}
+	return s.keepCredentials(ctx, string(meta[keyRootKey].GetValue()))
+}
+
+// unlockSecrets opens the keyring with the key-encryption key, and what must be
+// read of secrets before anything else.
+func (s *Store) unlockSecrets(ctx context.Context, meta map[string]*mvccpb.KeyValue) error {
+	seal := &sealer{kek: s.kek, lineage: s.lineage}
+	err := seal.adopt(ctx, meta[keyKeyring].GetValue(), meta[keyKeyring].GetModRevision())
+	if errors.Is(err, ErrWrongKEK) {
+		return fmt.Errorf("open store: its secrets are sealed with another key than the one in %s%s: %w", s.kek, s.rotationHint(), err)
+	}
+	if err != nil {
+		return fmt.Errorf("open store: %w", err)
+	}
+	s.seal = seal
+	s.derivation, err = seal.open(keyDerive, purposeDerive, meta[keyDerive].GetValue())
+	return err
 }
 
 // foundEmbedded makes a new embedded store in a directory beside its place, and
@@ -72,6 +92,9 @@ func (s *Store) foundEmbedded(ctx context.Context) error {
 	place := s.etcdDir()
 	if _, err := os.Stat(place); !errors.Is(err, fs.ErrNotExist) {
 		return err
+	}
+	if _, err := os.Stat(s.restoreDir()); err == nil {
+		return fmt.Errorf("open store: %w into %s: run 'fairlead restore' again, it begins anew", ErrHalfRestored, s.config.DataDir)
 	}
 	if err := s.room(); err != nil {
 		return fmt.Errorf("make a new store: %w", err)
@@ -98,16 +121,16 @@ func (s *Store) foundEmbedded(ctx context.Context) error {
 }
 
 // meta reads what the first start made; of a new store, nothing.
-func (s *Store) meta(ctx context.Context) (map[string][]byte, error) {
+func (s *Store) meta(ctx context.Context) (map[string]*mvccpb.KeyValue, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	response, err := s.client.Get(ctx, keyRoot+"meta/", clientv3.WithPrefix())
 	if err != nil {
 		return nil, storeError("read what the first start made", err)
 	}
-	meta := map[string][]byte{}
+	meta := map[string]*mvccpb.KeyValue{}
 	for _, kv := range response.Kvs {
-		meta[string(kv.Key)] = kv.Value
+		meta[string(kv.Key)] = kv
 	}
 	return meta, nil
 }
@@ -117,31 +140,53 @@ func (s *Store) meta(ctx context.Context) (map[string][]byte, error) {
 // between the two loses nothing.
 func (s *Store) found(ctx context.Context) error {
 	root := newKey(keyPrefix, iam.Principal{Account: s.config.Account, Kind: iam.Root})
-	sealedRoot, err := s.sealKey(root, s.now())
+	text, err := keyText(root, s.now())
 	if err != nil {
 		return err
 	}
-	sealedCanary, err := s.seal.seal(keyCanary, purposeCanary, []byte(canary))
+	lineage := newLineage()
+	ring, secret, err := newKeyring(ctx, s.kek, lineage)
 	if err != nil {
 		return err
 	}
-	lineage := make([]byte, 16)
-	rand.Read(lineage) // never fails
+	seal, err := newSealer(ring.newest().ID, secret)
+	if err != nil {
+		return err
+	}
+	sealedRoot, sealErr := seal.seal(dirAccessKey+root.ID, purposeAccessKey, text)
+	derivation, deriveErr := seal.seal(keyDerive, purposeDerive, newRoot())
+	keyring, err := ring.text()
+	if err := errors.Join(sealErr, deriveErr, err); err != nil {
+		return fmt.Errorf("make a new store: %w", err)
+	}
 	if err := writeFile(s.credentialsPath()+".new", credentialsFile(root)); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	_, err = s.client.Txn(ctx).
-		If(clientv3.Compare(clientv3.CreateRevision(keySchema), "=", 0)).
+		If(nothingYet()).
 		Then(
 			clientv3.OpPut(keySchema, strconv.Itoa(schema)),
-			clientv3.OpPut(keyLineage, hex.EncodeToString(lineage)),
-			clientv3.OpPut(keyCanary, string(sealedCanary)),
+			clientv3.OpPut(keyLineage, lineage),
+			clientv3.OpPut(keyKeyring, string(keyring)),
+			clientv3.OpPut(keyDerive, string(derivation)),
 			clientv3.OpPut(keyRootKey, root.ID),
 			clientv3.OpPut(dirAccessKey+root.ID, string(sealedRoot)),
 		).Commit()
 	return storeError("make a new store", err)
+}
+
+// nothingYet is the condition that neither a store nor half of a restored one is
+// there.
+func nothingYet() clientv3.Cmp {
+	return clientv3.Compare(clientv3.CreateRevision(keyRoot), "=", 0).WithPrefix()
+}
+
+func newLineage() string {
+	lineage := make([]byte, 16)
+	rand.Read(lineage) // never fails
+	return hex.EncodeToString(lineage)
 }
 
 // keepCredentials makes the credentials file of the server that made the root

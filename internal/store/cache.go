@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"strings"
@@ -133,8 +134,12 @@ func (c *cache) put(b *batch, kv *mvccpb.KeyValue) {
 		var k iam.Key
 		if k, _, err = openKey(c.seal, key, kv.Value); err == nil {
 			b.keys[k.ID] = &k
-		} else {
+		} else if !errors.Is(err, errRoot) { // a key that was only sealed anew is as good as it was
 			b.keys[key[len(dirAccessKey):]] = nil
+		}
+	case key == keyKeyring:
+		if err = c.seal.adopt(context.Background(), kv.Value, kv.ModRevision); err != nil {
+			err = fmt.Errorf("the key-encryption key was rotated, and this server can no longer open nor write secrets: restart it with the new one: %w", err)
 		}
 	default:
 		err = b.trust.put(kv)
@@ -260,7 +265,7 @@ func (c *cache) load(ctx context.Context) error {
 // list reads all that the cache holds at one revision. What it does not hold, as
 // the ledgers of authorities, may be more than there is memory.
 func (c *cache) list(ctx context.Context) (kvs []*mvccpb.KeyValue, revision int64, err error) {
-	for _, dir := range []string{dirRecord, dirChange, dirShrink, dirAccessKey, dirServedAuthority, dirServedList} {
+	for _, dir := range []string{keyKeyring, dirRecord, dirChange, dirShrink, dirAccessKey, dirServedAuthority, dirServedList} {
 		some, at, err := c.listDir(ctx, dir, revision)
 		if err != nil {
 			return nil, 0, err
@@ -303,7 +308,7 @@ func (c *cache) replace(ctx context.Context, kvs []*mvccpb.KeyValue, revision in
 		b.fresh = true
 	}
 	there := map[string]bool{}
-	for _, kv := range kvs {
+	for _, kv := range kvs { // the keyring first, and then what is sealed
 		there[string(kv.Key)] = true
 		if b.fresh || !c.has(kv) {
 			c.put(b, kv)

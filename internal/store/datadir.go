@@ -1,17 +1,14 @@
 package store
 
 import (
-	"bytes"
-	"crypto/rand"
-	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/fairlead/fairlead/internal/kek"
 )
 
 // lockDir takes the data directory for this process. The kernel gives it back
@@ -68,63 +65,46 @@ func rename(from, to string) error {
 	return nil
 }
 
-// loadKEK reads the key-encryption key. Only for a new embedded store it makes
+// loadKEK finds the key-encryption key. Only for a new embedded store it makes
 // one: beside an existing store a new key would open nothing and hide the loss
 // of the old one.
-func (s *Store) loadKEK() ([]byte, error) {
-	path := s.config.KEKFile
-	if path == "" {
-		if !s.embedded() {
+func (s *Store) loadKEK() (kek.Key, error) {
+	key := s.config.KEK
+	if key == nil {
+		if s.config.KEKFile == "" && !s.embedded() {
 			return nil, errors.New("read key-encryption key: an external etcd needs a KEK file: the key must not be where the data is")
 		}
-		path = filepath.Join(s.config.DataDir, "kek")
+		key = kek.File{Path: s.kekPath()}
 	}
-	content, err := readKEK(path)
-	if errors.Is(err, fs.ErrNotExist) && s.config.KEKFile == "" {
-		if _, err := os.Stat(s.etcdDir()); err == nil {
-			return nil, fmt.Errorf("read key-encryption key: %s is missing, but the store that it opens exists: %w", path, ErrWrongKEK)
+	if path := s.kekPath(); key == (kek.File{Path: path}) && s.config.KEKFile == "" {
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			if _, err := os.Stat(s.etcdDir()); err == nil {
+				return nil, fmt.Errorf("read key-encryption key: %s is missing, but the store that it opens exists: %w", path, ErrWrongKEK)
+			}
+			if err := writeFile(path, kek.NewFileContent()); err != nil {
+				return nil, fmt.Errorf("make key-encryption key: %w", err)
+			}
 		}
-		return makeKEK(path)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read key-encryption key: %w", err)
+	s.warnReadable(key)
+	return key, nil
+}
+
+// warnReadable says so if others may read the secret that a key is kept by.
+func (s *Store) warnReadable(key kek.Key) {
+	var path string
+	switch key := key.(type) {
+	case kek.File:
+		path = key.Path
+	case *kek.Passphrase:
+		path = key.File()
+	case kek.PKCS11:
+		path = key.PIN
+	}
+	if path == "" {
+		return
 	}
 	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
 		s.log.Warn("others may read the key-encryption key", "file", path, "mode", info.Mode().Perm().String())
 	}
-	return parseKEK(path, content)
-}
-
-// maxKEK bounds the file of a key-encryption key, in bytes: 32 in hexadecimal
-// and white space.
-const maxKEK = 4 << 10
-
-// readKEK reads a little more than there can be, of a file or of a pipe from
-// whatever keeps the key.
-func readKEK(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxKEK))
-}
-
-func makeKEK(path string) ([]byte, error) {
-	kek := make([]byte, dataKeySize)
-	rand.Read(kek) // never fails
-	if err := writeFile(path, append(hex.AppendEncode(nil, kek), '\n')); err != nil {
-		return nil, fmt.Errorf("make key-encryption key: %w", err)
-	}
-	return kek, nil
-}
-
-func parseKEK(path string, content []byte) ([]byte, error) {
-	text := string(bytes.TrimSpace(content))
-	for _, decode := range []func(string) ([]byte, error){hex.DecodeString, base64.StdEncoding.DecodeString} {
-		if kek, err := decode(text); err == nil && len(kek) == dataKeySize {
-			return kek, nil
-		}
-	}
-	return nil, fmt.Errorf("read key-encryption key: %s does not hold %d bytes in hex or base64", path, dataKeySize)
 }

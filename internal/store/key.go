@@ -12,7 +12,9 @@ import (
 //
 //	/fairlead/meta/schema                                the number of this layout
 //	/fairlead/meta/lineage                               see Store.Lineage
-//	/fairlead/meta/canary                                sealed, tells a wrong key-encryption key
+//	/fairlead/meta/keyring                               the root keys, wrapped by the key-encryption key
+//	/fairlead/meta/derivation                            sealed, what DeriveKey derives from
+//	/fairlead/meta/restoring                             of a restore into an external etcd that has not finished
 //	/fairlead/meta/root                                  the id of the root key
 //	/fairlead/record/KIND/OWNER/MESH[/PARENT]/NAME       a record; of a mesh: /fairlead/record/mesh/OWNER/MESH
 //	/fairlead/change/…                                   its newest change; a deletion leaves it as a tombstone
@@ -28,7 +30,9 @@ const (
 	keyRoot    = "/fairlead/"
 	keySchema  = keyRoot + "meta/schema"
 	keyLineage = keyRoot + "meta/lineage"
-	keyCanary  = keyRoot + "meta/canary"
+	keyKeyring = keyRoot + "meta/keyring"
+	keyDerive  = keyRoot + "meta/derivation"
+	keyRestore = keyRoot + "meta/restoring"
 	keyRootKey = keyRoot + "meta/root"
 
 	dirRecord    = keyRoot + "record/"

@@ -21,11 +21,72 @@ import (
 // killed. Its value is the data directory.
 const envChild = "FAIRLEAD_TEST_STORE_CHILD"
 
+// envRotate and envRestore make it one that rotates the key-encryption key of a
+// data directory, or that restores the backup in it.
+const (
+	envRotate  = "FAIRLEAD_TEST_STORE_ROTATE"
+	envRestore = "FAIRLEAD_TEST_STORE_RESTORE"
+)
+
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(envChild); dir != "" {
 		writeUntilKilled(dir)
 	}
-	os.Exit(m.Run())
+	var err error
+	if dir := os.Getenv(envRotate); dir != "" {
+		_, err = RotateKEK(context.Background(), Config{DataDir: dir}, Rotation{})
+	} else if dir := os.Getenv(envRestore); dir != "" {
+		err = restoreFile(context.Background(), childConfig(dir))
+	} else {
+		os.Exit(m.Run())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// childConfig is of an embedded store, unless the directory has a file "endpoint"
+// that names an external etcd.
+func childConfig(dir string) Config {
+	config := Config{DataDir: dir}
+	if endpoint, err := os.ReadFile(filepath.Join(dir, "endpoint")); err == nil {
+		config.Endpoints, config.KEKFile = []string{string(endpoint)}, filepath.Join(dir, "kek")
+	}
+	return config
+}
+
+func restoreFile(ctx context.Context, config Config) error {
+	f, err := os.Open(filepath.Join(config.DataDir, "backup"))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = Restore(ctx, config, f, func(int, int) {})
+	return err
+}
+
+// killedAt runs this binary as a child and kills it after a while. It tells
+// whether the child had finished before that.
+func killedAt(t *testing.T, variable, dir string, after time.Duration) (finished bool) {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := exec.CommandContext(bounded(t), exe)
+	child.Env = append(os.Environ(), variable+"="+dir)
+	child.Stderr = os.Stderr
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	moment := time.AfterFunc(after, func() { child.Process.Kill() }) //nolint:errcheck // it may have ended
+	err = child.Wait()
+	moment.Stop()
+	if err != nil && !strings.Contains(err.Error(), "killed") {
+		t.Fatalf("child ended with %v", err)
+	}
+	return err == nil
 }
 
 // writeUntilKilled makes nodes with eight writers, and prints the name of each

@@ -216,13 +216,7 @@ func (tx *Tx) PutSecret(at Place, secret []byte) error {
 	if err != nil {
 		return err
 	}
-	key = dirSecret + strings.TrimPrefix(key, dirObject)
-	sealed, err := tx.seal.seal(key, purposeObject, secret)
-	if err != nil {
-		return err
-	}
-	tx.ops[key] = clientv3.OpPut(key, string(sealed))
-	return nil
+	return tx.putSealed(dirSecret+strings.TrimPrefix(key, dirObject), purposeObject, secret)
 }
 
 // Secret opens the secret of an object. If there is none the error is

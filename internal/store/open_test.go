@@ -21,6 +21,7 @@ import (
 
 	"github.com/fairlead/fairlead/api/appmesh"
 	"github.com/fairlead/fairlead/internal/iam"
+	"github.com/fairlead/fairlead/internal/kek"
 	"github.com/fairlead/fairlead/internal/mesh"
 )
 
@@ -128,8 +129,8 @@ func TestSecondServerOnADataDirectoryIsRefused(t *testing.T) {
 func TestWrongKEKIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	open(t, Config{DataDir: dir}).Close()
-	kek := filepath.Join(dir, "kek")
-	right, err := os.ReadFile(kek)
+	file := filepath.Join(dir, "kek")
+	right, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,9 +139,9 @@ func TestWrongKEKIsRefused(t *testing.T) {
 		spoil func() error
 		want  string
 	}{
-		{"another one", func() error { return os.WriteFile(kek, bytes.Repeat([]byte("ab"), 32), 0o600) }, kek},
-		{"missing", func() error { return os.Remove(kek) }, kek + " is missing"},
-		{"not a key", func() error { return os.WriteFile(kek, []byte("hello"), 0o600) }, "does not hold 32 bytes"},
+		{"another one", func() error { return os.WriteFile(file, bytes.Repeat([]byte("ab"), 32), 0o600) }, file},
+		{"missing", func() error { return os.Remove(file) }, file + " is missing"},
+		{"not a key", func() error { return os.WriteFile(file, []byte("hello"), 0o600) }, "does not hold 32 bytes"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if err := test.spoil(); err != nil {
@@ -150,12 +151,12 @@ func TestWrongKEKIsRefused(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Fatalf("open: %v; want %q", err, test.want)
 			}
-			if _, statErr := os.Stat(kek); test.name == "missing" && !errors.Is(statErr, fs.ErrNotExist) {
+			if _, statErr := os.Stat(file); test.name == "missing" && !errors.Is(statErr, fs.ErrNotExist) {
 				t.Error("a new key was made beside an old store")
 			}
 		})
 	}
-	if err := os.WriteFile(kek, right, 0o600); err != nil {
+	if err := os.WriteFile(file, right, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	open(t, Config{DataDir: dir})
@@ -164,7 +165,7 @@ func TestWrongKEKIsRefused(t *testing.T) {
 func TestNewerSchemaIsRefused(t *testing.T) {
 	config := Config{DataDir: t.TempDir()}
 	s := open(t, config)
-	if _, err := s.client.Put(bounded(t), keySchema, "2"); err != nil {
+	if _, err := s.client.Put(bounded(t), keySchema, "3"); err != nil {
 		t.Fatal(err)
 	}
 	s.Close()
@@ -205,7 +206,7 @@ func TestLostCredentialsAreWrittenAgain(t *testing.T) {
 // Eight servers start at once on one new external etcd.
 func TestOneOfManyServersMakesTheRootKey(t *testing.T) {
 	endpoint, _ := external(t, 0)
-	kek := kekFile(t, 7)
+	file := kekFile(t, 7)
 	const servers = 8
 	stores := make([]*Store, servers)
 	dirs := make([]string, servers)
@@ -213,7 +214,7 @@ func TestOneOfManyServersMakesTheRootKey(t *testing.T) {
 	for i := range servers {
 		dirs[i] = t.TempDir()
 		group.Go(func() {
-			s, err := Open(bounded(t), Config{DataDir: dirs[i], Endpoints: []string{endpoint}, KEKFile: kek, Account: account})
+			s, err := Open(bounded(t), Config{DataDir: dirs[i], Endpoints: []string{endpoint}, KEKFile: file, Account: account})
 			if err != nil {
 				t.Error(err)
 				return
@@ -288,11 +289,14 @@ func TestNoSecretLiesInTheDataDirectoryInClear(t *testing.T) {
 		secrets = append(secrets, []byte(k.Secret.Reveal()))
 		_ = id
 	}
-	kek, err := s.loadKEK()
+	key, err := kek.File{Path: filepath.Join(dir, "kek")}.Read()
 	if err != nil {
 		t.Fatal(err)
 	}
-	secrets = append(secrets, kek)
+	secrets = append(secrets, key, s.derivation)
+	for _, root := range s.seal.roots.Load().keys {
+		secrets = append(secrets, root.secret)
+	}
 	s.Close()
 	files := 0
 	err = filepath.WalkDir(filepath.Join(dir, "etcd"), func(path string, d fs.DirEntry, err error) error {

@@ -8,11 +8,11 @@ import (
 )
 
 func TestSeal(t *testing.T) {
-	first, err := newSealer(bytes.Repeat([]byte{1}, 32))
+	first, err := newSealer(1, bytes.Repeat([]byte{1}, 32))
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := newSealer(bytes.Repeat([]byte{2}, 32))
+	second, err := newSealer(1, bytes.Repeat([]byte{2}, 32))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,8 +34,9 @@ func TestSeal(t *testing.T) {
 	if bytes.Equal(sealed, again) {
 		t.Error("the same secret seals twice to the same bytes")
 	}
+	bodyAt := len(sealedHead(1, "access key", 0)) + wrappedLength
 	// The wrapped data key of one value with the body of another.
-	mixed := slices.Concat(sealed[:1+wrappedLength], again[1+wrappedLength:])
+	mixed := slices.Concat(sealed[:bodyAt], again[bodyAt:])
 
 	for _, test := range []struct {
 		name         string
@@ -48,7 +49,7 @@ func TestSeal(t *testing.T) {
 		{"used for another purpose", first, "/key/a", "private key", sealed},
 		{"put together from two", first, "/key/a", "access key", mixed},
 		{"cut short", first, "/key/a", "access key", sealed[:len(sealed)-1]},
-		{"only the data key", first, "/key/a", "access key", sealed[:1+wrappedLength]},
+		{"only the data key", first, "/key/a", "access key", sealed[:bodyAt]},
 		{"empty", first, "/key/a", "access key", nil},
 		{"longer", first, "/key/a", "access key", append(slices.Clone(sealed), 0)},
 		{"the boundary of purpose and key moved", first, "key\x00/key/a", "access ", sealed},
@@ -66,7 +67,7 @@ func TestSeal(t *testing.T) {
 			t.Errorf("byte %d altered: %v", i, err)
 		}
 	}
-	if _, err := newSealer(make([]byte, 16)); err == nil {
+	if _, err := newSealer(1, make([]byte, 16)); err == nil {
 		t.Error("a key of 128 bits is taken")
 	}
 }

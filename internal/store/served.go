@@ -109,13 +109,7 @@ func PutCertificate(tx *Tx, c *Certificate, key []byte) error {
 	if err != nil {
 		return err
 	}
-	place := dirSecret + path
-	sealed, err := tx.seal.seal(place, purposeObject, key)
-	if err != nil {
-		return err
-	}
-	tx.ops[place] = clientv3.OpPut(place, string(sealed))
-	return nil
+	return tx.putSealed(dirSecret+path, purposeObject, key)
 }
 
 // DeleteCertificate stages the end of what is served of a certificate. Nothing may

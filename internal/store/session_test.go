@@ -101,7 +101,7 @@ func sealedAt(t *testing.T, s *Store, key string) []byte {
 // FuzzSessionToken: whatever a client sends as a token, it opens nothing but
 // what was sealed.
 func FuzzSessionToken(f *testing.F) {
-	seal, err := newSealer(bytes.Repeat([]byte{1}, 32))
+	seal, err := newSealer(1, bytes.Repeat([]byte{1}, 32))
 	if err != nil {
 		f.Fatal(err)
 	}

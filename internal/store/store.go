@@ -18,6 +18,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/semaphore"
+
+	"github.com/fairlead/fairlead/internal/kek"
 )
 
 var (
@@ -41,7 +43,15 @@ var (
 	ErrNewerSchema = errors.New("store was written by a newer version")
 	// ErrWrongKEK says that the store's secrets are sealed with another
 	// key-encryption key.
-	ErrWrongKEK = errors.New("wrong key-encryption key")
+	ErrWrongKEK = kek.ErrWrong
+	// ErrRotating says that a rotation of the key-encryption key is under way.
+	ErrRotating = errors.New("a rotation of the key-encryption key is under way")
+	// ErrNotEmpty says that a backup is to be restored over something.
+	ErrNotEmpty = errors.New("there is a store already")
+	// ErrHalfRestored says that a restore was interrupted.
+	ErrHalfRestored = errors.New("a restore has not finished")
+	// ErrBackup says that a backup is damaged, altered, or not whole.
+	ErrBackup = errors.New("not a whole backup")
 )
 
 // Config says where the store is and who opens it.
@@ -51,6 +61,8 @@ type Config struct {
 	DataDir string
 	// Endpoints are the URLs of an external etcd. Empty: the embedded one.
 	Endpoints []string
+	// KEK is the key-encryption key. Nil: the one in KEKFile.
+	KEK kek.Key
 	// KEKFile holds the key-encryption key, 32 bytes in hex or base64. Empty:
 	// DataDir/kek, made if missing; an external etcd must be given one.
 	KEKFile string
@@ -72,9 +84,13 @@ type Store struct {
 	log     *slog.Logger
 	client  *clientv3.Client
 	close   func() // ends the client, and the embedded etcd if there is one
+	kek     kek.Key
 	seal    *sealer
 	lineage string
 	cache   *cache
+	// derivation is what DeriveKey derives from.
+	derivation []byte
+
 	full    atomic.Bool         // as room last saw it, to say so once
 	turns   *semaphore.Weighted // see seat
 	writers *semaphore.Weighted // see seat
@@ -89,7 +105,20 @@ type Store struct {
 // first start makes, and loads the cache. It returns when all records are
 // loaded, or when ctx ends.
 func Open(ctx context.Context, config Config) (*Store, error) {
-	s := &Store{config: config, now: config.Now, log: config.Log, close: func() {},
+	s, err := lockStore(config)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.open(ctx); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// newStore is a store without data directory and connection.
+func newStore(config Config) *Store {
+	s := &Store{config: config, now: config.Now, log: config.Log, close: func() {}, unlock: func() {},
 		turns: semaphore.NewWeighted(1), writers: semaphore.NewWeighted(everybody)}
 	if s.now == nil {
 		s.now = time.Now
@@ -100,6 +129,12 @@ func Open(ctx context.Context, config Config) (*Store, error) {
 	if s.config.Account == "" {
 		s.config.Account = "000000000000"
 	}
+	return s
+}
+
+// lockStore is a store that has its data directory and no connection to etcd yet.
+func lockStore(config Config) (*Store, error) {
+	s := newStore(config)
 	if err := os.MkdirAll(config.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}
@@ -108,19 +143,12 @@ func Open(ctx context.Context, config Config) (*Store, error) {
 		return nil, err
 	}
 	s.unlock = unlock
-	if err := s.open(ctx); err != nil {
-		s.Close()
-		return nil, err
-	}
 	return s, nil
 }
 
 func (s *Store) open(ctx context.Context) error {
-	kek, err := s.loadKEK()
-	if err != nil {
-		return err
-	}
-	if s.seal, err = newSealer(kek); err != nil {
+	var err error
+	if s.kek, err = s.loadKEK(); err != nil {
 		return err
 	}
 	client, end, err := s.connect(ctx)
@@ -177,7 +205,7 @@ func (s *Store) Close() {
 }
 
 // Lineage is the random id that the store got when it was made: 32 hexadecimal
-// digits. A store restored from a backup keeps it.
+// digits. A store restored from a backup gets another one.
 func (s *Store) Lineage() string { return s.lineage }
 
 // Ping asks etcd for one linearizable read. It returns ErrUnavailable, or nil.

@@ -410,3 +410,17 @@ func (tx *Tx) stage(path string, op func(key string) clientv3.Op, change Change)
 	tx.ops[dirChange+path] = clientv3.OpPut(dirChange+path, string(value))
 	return nil
 }
+
+// putSealed stages a secret, sealed for its key and purpose. That the keyring is
+// as it was becomes a condition: nothing is written under a root key that a
+// rotation is about to end.
+func (tx *Tx) putSealed(key, purpose string, value []byte) error {
+	roots := tx.seal.roots.Load()
+	sealed, err := roots.seal(key, purpose, value)
+	if err != nil {
+		return err
+	}
+	tx.ops[key] = clientv3.OpPut(key, string(sealed))
+	tx.conditions[keyKeyring] = clientv3.Compare(clientv3.ModRevision(keyKeyring), "=", roots.revision)
+	return nil
+}

@@ -129,6 +129,25 @@ func TestNackOfAnOvertakenMessage(t *testing.T) {
 	c.quiet()
 }
 
+// TestRejectedAnswerIsSentAgain has a proxy drop a name and take it up again
+// before it answers, so that the server sees no change. What it was sent again
+// for that went down with the message that it rejected.
+func TestRejectedAnswerIsSentAgain(t *testing.T) {
+	r := newRig(t)
+	r.publish(res("cluster a 1", "endpoint a"), res("cluster b 1", "endpoint b"), res("endpoint a 1"), res("endpoint b 1"))
+	c := r.connect(StateOfTheWorld)
+	c.send(req{kind: "cluster"})
+	c.ack(c.expect("cluster [a 1, b 1]"))
+	c.send(req{kind: "endpoint", names: []string{"a", "b"}})
+	c.ack(c.expect("endpoint [a 1, b 1]"), "a", "b")
+	r.publish(res("cluster a 1", "endpoint a"), res("cluster b 2", "endpoint b"), res("endpoint a bad"), res("endpoint b 1"))
+	c.ack(c.expect("cluster [a 1, b 2]"))
+	c.nack(c.expect("endpoint [a bad, b 1]"), "malformed IP address", "a", "b")
+	c.ack(c.expect("endpoint [b 1]"), "a", "b")
+	c.nack(c.expect("endpoint [a bad]"), "malformed IP address", "a", "b")
+	c.quiet()
+}
+
 func TestAccused(t *testing.T) {
 	items := list{res("cluster a 1"), res("cluster ab 1"), res("cluster b 1")}
 	for message, want := range map[string][]string{

@@ -110,6 +110,16 @@ func (s *Stream) reject(f flight, message string) {
 		}
 		sub.solo = sortedNames(sub.solo)
 		s.revert(f.kind, f.items, f.removed)
+		if !s.delta && !hasWildcard(f.kind) && !s.flying(f.kind) {
+			// A name that the proxy dropped and took up again before it saw this
+			// message looks as if it had been held all the time.
+			for _, r := range f.items {
+				if sub.wants(r.Name) && same(r, find(s.acked[f.kind], r.Name)) {
+					sub.ask = append(sub.ask, r.Name)
+				}
+			}
+			sub.ask = sortedNames(sub.ask)
+		}
 		return
 	}
 	s.accept(f, keep(f.items, func(r *envoy.Resource) bool { return !slices.Contains(culprits, r) }))

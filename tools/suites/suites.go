@@ -12,6 +12,9 @@ import (
 // rootTag marks the files whose tests need root.
 const rootTag = "root"
 
+// spireTag marks those that need SPIRE: make test-spire runs them.
+const spireTag = "spire"
+
 // guide runs the commands of the user's pages, which take these programs.
 // tools/packages.sh installs them, as root.
 const guide = "e2e/guide"
@@ -25,14 +28,27 @@ func lint(ctx context.Context, r *runner) error {
 	}
 	files = slices.DeleteFunc(files, func(name string) bool { _, err := os.Stat(name); return err != nil })
 	r.check(ctx, "gofmt -l", "gofmt", append([]string{"-l"}, files...)...)
-	r.check(ctx, "go vet", "go", "vet", "-tags", rootTag, "./...")
+	r.check(ctx, "go vet", "go", "vet", "-tags", rootTag+","+spireTag, "./...")
 	r.check(ctx, "go vet, linear cache", "go", "vet", "-C", "bench/baseline/linearcache", "./...")
-	r.check(ctx, "staticcheck", "staticcheck", "-tags", rootTag, "./...")
+	r.check(ctx, "staticcheck", "staticcheck", "-tags", rootTag+","+spireTag, "./...")
 	return nil
 }
 
 func unit(ctx context.Context, r *runner) error {
-	return r.goTestSplit(ctx, func(pkg string) bool { return !isE2E(pkg) })
+	if err := r.goTestSplit(ctx, func(pkg string) bool { return !isE2E(pkg) }); err != nil {
+		return err
+	}
+	return r.pkcs11(ctx)
+}
+
+// pkcs11 tests what only a build with cgo has, on a token of SoftHSM.
+func (r *runner) pkcs11(ctx context.Context) error {
+	if _, err := exec.LookPath("softhsm2-util"); err != nil || !r.race {
+		r.notRun = append(r.notRun, "keys on a PKCS #11 token: needs gcc and softhsm2-util")
+		return nil
+	}
+	// With -race, goTest uses cgo.
+	return r.goTest(ctx, "-race", "-tags", "pkcs11", "-run", "PKCS11", "./internal/kek")
 }
 
 func e2e(ctx context.Context, r *runner) error {
