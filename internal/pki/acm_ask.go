@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/fairlead/fairlead/api"
 	"github.com/fairlead/fairlead/api/acm"
@@ -26,7 +25,8 @@ type issuance struct {
 	chain       string
 }
 
-// issue asks authorities for the certificates of tasks.
+// issue asks authorities for the certificates of tasks, one after the other: more
+// than one are this server's own, which do not keep it waiting.
 func (m *ACM) issue(ctx context.Context, jobs []*job) {
 	type asked struct{ account, authority string }
 	groups := map[asked][]*job{}
@@ -34,17 +34,13 @@ func (m *ACM) issue(ctx context.Context, jobs []*job) {
 		of := asked{j.at[1], j.of.Authority}
 		groups[of] = append(groups[of], j)
 	}
-	var all sync.WaitGroup
 	for of, group := range groups {
-		all.Go(func() {
-			ctx, cancel := context.WithTimeout(asAccount(ctx, of.account), answerWithin)
-			defer cancel()
-			m.ask(ctx, group)
-			m.fetch(ctx, group)
-			readIssued(group)
-		})
+		ctx, cancel := context.WithTimeout(asAccount(ctx, of.account), answerWithin)
+		m.ask(ctx, group)
+		m.fetch(ctx, group)
+		cancel()
+		readIssued(group)
 	}
-	all.Wait()
 }
 
 // ask has an authority issue what it has not been asked for yet.
