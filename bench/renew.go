@@ -30,8 +30,6 @@ const (
 	// holders are the virtual nodes that share the certificate, beside the real
 	// Envoy's; a tenth of the proxies are theirs.
 	holders = 10
-	// fleetClients renew the certificates of a fleet.
-	fleetClients = 64
 	// envoyAddress is where the real Envoy's listener is.
 	envoyAddress = "127.0.0.77"
 )
@@ -302,8 +300,7 @@ func (r *results) renewFleet(ctx context.Context, w workplace) error {
 	}
 	defer f.stop()
 	n := r.plan.main
-	arns, err := f.makeFleet(ctx, n)
-	if err != nil {
+	if err := f.makeFleet(ctx, n); err != nil {
 		return fmt.Errorf("make the fleet: %w", err)
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -311,7 +308,7 @@ func (r *results) renewFleet(ctx context.Context, w workplace) error {
 		return err
 	}
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := f.renewAll(arns); err != nil {
+		if err := f.do(r.Context(), http.MethodPost, "/fairlead/v1/certificates/renew", map[string]any{"all": true}, nil); err != nil {
 			http.Error(w, err.Error(), http.StatusBadGateway)
 		}
 	})}
@@ -333,28 +330,28 @@ func (r *results) renewFleet(ctx context.Context, w workplace) error {
 
 func fleetNode(i int) string { return fmt.Sprintf("fleet-%04d", i) }
 
-// makeFleet makes n virtual nodes with a certificate each, and returns the ARNs.
-func (f *fairlead) makeFleet(ctx context.Context, n int) ([]string, error) {
+// makeFleet makes n virtual nodes with a certificate each.
+func (f *fairlead) makeFleet(ctx context.Context, n int) error {
 	if err := f.do(ctx, http.MethodPut, "/v20190125/meshes", map[string]any{"meshName": meshName}, nil); err != nil {
-		return nil, err
+		return err
 	}
 	authority, err := f.makeAuthority(ctx, types.KeyAlgorithmEcPrime256v1, types.SigningAlgorithmSha256withecdsa)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	c, err := f.dial("acm")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer c.Close()
 	arns := make([]string, n)
 	for i := range arns {
 		if arns[i], err = requestCertificate(c, authority, []string{fleetNode(i) + ".bench.local"}); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if err := allIssued(ctx, c, n); err != nil {
-		return nil, err
+		return err
 	}
 	var all errgroup.Group
 	all.SetLimit(8)
@@ -363,27 +360,6 @@ func (f *fairlead) makeFleet(ctx context.Context, n int) ([]string, error) {
 			spec := nodeSpec(fleetNode(i)+".bench.local", nil)
 			strict(spec, arn)
 			return f.do(ctx, http.MethodPut, meshPath("/virtualNodes"), map[string]any{"virtualNodeName": fleetNode(i), "spec": spec}, nil)
-		})
-	}
-	return arns, all.Wait()
-}
-
-// renewAll renews certificates, by many clients at once.
-func (f *fairlead) renewAll(arns []string) error {
-	var all errgroup.Group
-	for some := range slices.Chunk(arns, max(1, len(arns)/fleetClients)) {
-		all.Go(func() error {
-			c, err := f.dial("acm")
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			for _, arn := range some {
-				if err := renewCertificate(c, arn); err != nil {
-					return err
-				}
-			}
-			return nil
 		})
 	}
 	return all.Wait()
@@ -425,14 +401,14 @@ func (r *results) writeRenewals(b *bytes.Buffer) {
 	fmt.Fprintf(b, `
 ## Renewed certificates
 
-RenewCertificate of ACM, keys on P-256: new key, CSR, signature, ledger, store and delivery are in these figures.
+Keys on P-256: new key, CSR, signature, ledger, store and delivery are in these figures.
 
-- **One certificate**, %d times, while %d proxies are connected, of which %d have it, and a real Envoy serves it: from the API's
+- **One certificate**, by RenewCertificate of ACM, %d times, while %d proxies are connected, of which %d have it, and a real Envoy serves it: from the API's
   answer to the first handshake with the new certificate %.1f / %.1f / %.1f ms (p50, p99, max). The simulated proxies have it
   %.1f ms after the answer (p99). App Mesh took up to 35 minutes.
-- **A certificate each**: %d proxies of as many virtual nodes, all renewed by %d clients: from before the first request until
-  a proxy has its own, p99 over the proxies, median over %d rounds: %.0f ms. The bare stream, which makes a key and signs for each
+- **A certificate each**: %d proxies of as many virtual nodes, all renewed by one call, that of fairlead acm renew --all: from before
+  the call until a proxy has its own, p99 over the proxies, median over %d rounds: %.0f ms. The bare stream, which makes a key and signs for each
   proxy with the standard library and keeps nothing: %.0f ms.
 `, len(v.handshake), n, n/10, quantile(v.handshake, 0.5), quantile(v.handshake, 0.99), v.handshake[len(v.handshake)-1], one.Median("answered_p99_ms"),
-		n, fleetClients, len(fleet.Rounds), fleet.Median("received_p99_ms"), bare.Median("received_p99_ms"))
+		n, len(fleet.Rounds), fleet.Median("received_p99_ms"), bare.Median("received_p99_ms"))
 }

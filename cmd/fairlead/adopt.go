@@ -25,8 +25,8 @@ import (
 )
 
 func newACMCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "acm", Short: "Keep the ARNs of certificates that lived in AWS, or that live there (--acm aws)", Args: noArgs, RunE: showHelp}
-	cmd.AddCommand(newACMAdoptCommand(), newACMFetchedCommand(), newACMEventCommand())
+	cmd := &cobra.Command{Use: "acm", Short: "Renew many certificates, keep the ARNs of those that lived in AWS, or see those that live there (--acm aws)", Args: noArgs, RunE: showHelp}
+	cmd.AddCommand(newACMAdoptCommand(), newACMRenewCommand(), newACMFetchedCommand(), newACMEventCommand())
 	return cmd
 }
 

@@ -103,7 +103,7 @@ func TestOpenSSLVerifiesACertificateOfEachTemplate(t *testing.T) {
 		write(t, dir, "root.pem", authority.PEM())
 		args := []string{"verify", "-x509_strict", "-attime", fmt.Sprint(start.Unix() + 60), "-CAfile", "root.pem"}
 		leaf := testKey(t, algorithm)
-		for _, template := range Templates() {
+		for template := range Templates() {
 			if template.Root() {
 				continue
 			}

@@ -2,6 +2,7 @@ package ca
 
 import (
 	"crypto/x509"
+	"iter"
 	"regexp"
 )
 
@@ -77,14 +78,16 @@ var bases = []base{
 }
 
 // Templates are all that there are, in the table's order.
-func Templates() []Template {
-	var all []Template
-	for _, b := range bases {
-		for _, v := range b.varieties {
-			all = append(all, Template{Name: b.name + v.suffix, base: b, fromAPI: v.fromAPI, fromCSR: v.fromCSR})
+func Templates() iter.Seq[Template] {
+	return func(yield func(Template) bool) {
+		for _, b := range bases {
+			for _, v := range b.varieties {
+				if !yield(Template{Name: b.name + v.suffix, base: b, fromAPI: v.fromAPI, fromCSR: v.fromCSR}) {
+					return
+				}
+			}
 		}
 	}
-	return all
 }
 
 // DefaultTemplate is the one that a request without a template means.
@@ -103,7 +106,7 @@ func ParseTemplateARN(partition, arn string) (Template, error) {
 		}
 		name = parts[2]
 	}
-	for _, t := range Templates() {
+	for t := range Templates() {
 		if t.Name == name {
 			return t, nil
 		}

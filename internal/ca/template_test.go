@@ -86,7 +86,7 @@ func TestTemplatesAreTheDocumentedOnes(t *testing.T) {
 	for _, d := range documentedTemplates(t) {
 		want = append(want, "arn:aws-cn:acm-pca:::template/"+d.name+"/V1")
 	}
-	for _, template := range Templates() {
+	for template := range Templates() {
 		got = append(got, template.ARN("aws-cn"))
 		if again, err := ParseTemplateARN("aws-cn", template.ARN("aws-cn")); err != nil || again.Name != template.Name {
 			t.Errorf("%s is read as %q, %v", template.Name, again.Name, err)
@@ -436,7 +436,7 @@ func TestCertificateOfEachTemplate(t *testing.T) {
 	leaf := testKey(t, P256)
 	var out bytes.Buffer
 	out.WriteString("# One certificate of each template, from a CSR with CN=csr, a DNS name, key usage\n# and a custom extension, and an API request with CN=api, usages and policies.\n# go test ./internal/ca -run TestCertificateOfEachTemplate -update\n")
-	for _, template := range Templates() {
+	for template := range Templates() {
 		key := leaf
 		if template.Root() {
 			key = rootKey

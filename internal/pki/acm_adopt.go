@@ -28,6 +28,7 @@ type AdoptCertificateInput struct {
 
 // MountOperator routes what the operator API has of ACM.
 func (m *ACM) MountOperator(mux *awsapi.Mux) {
+	m.mountRenewals(mux)
 	mux.HandleOperator(http.MethodPost, "/fairlead/v1/certificates/adopt", "AdoptCertificate", func(ctx context.Context, r *awsapi.Request) (any, error) {
 		var in AdoptCertificateInput
 		if err := r.Decode(&in); err != nil {
@@ -74,7 +75,8 @@ func (m *ACM) AdoptCertificate(ctx context.Context, in *AdoptCertificateInput) (
 			if err != nil {
 				return err
 			}
-			return errors.Join(c.trace(tx, imported.Chain), c.putKey(tx, at, key))
+			above := newChain(imported.Chain)
+			return errors.Join(c.trace(tx, above), c.putKey(tx, at, key, above))
 		}
 		if err := c.put(tx, at); err != nil {
 			return err
@@ -82,7 +84,7 @@ func (m *ACM) AdoptCertificate(ctx context.Context, in *AdoptCertificateInput) (
 		if _, err := store.GetObject[task](tx, taskPlace(at)); err != nil && !isNotFound(err) {
 			return err
 		}
-		return store.PutObject(tx, taskPlace(at), &task{ARN: c.ARN})
+		return store.PutObject(tx, taskPlace(at), &task{ARN: c.ARN, Algorithm: c.Algorithm})
 	})
 	if err != nil {
 		return nil, failure(err)

@@ -138,17 +138,30 @@ var strangeLabel = regexp.MustCompile(`^..--`)
 // eligibility says whether the certificate will be renewed: if it is private,
 // issued and not over, and either used or exported (facts/certificates.md A.2).
 func (c *certificate) eligibility(users []string, now time.Time) acm.RenewalEligibility {
-	if c.Type != acm.CertificateTypePrivate || c.status(now) != acm.CertificateStatusIssued || len(users) == 0 && !c.Exported {
+	if c.unrenewable(users, now) != "" {
 		return acm.RenewalEligibilityIneligible
+	}
+	return acm.RenewalEligibilityEligible
+}
+
+// unrenewable says why the certificate will not be renewed; empty: it will.
+func (c *certificate) unrenewable(users []string, now time.Time) string {
+	switch status := c.status(now); {
+	case c.Type != acm.CertificateTypePrivate:
+		return "it was imported: import its successor under the same ARN"
+	case status != acm.CertificateStatusIssued:
+		return "it is " + string(status)
+	case len(users) == 0 && !c.Exported:
+		return "nothing uses it, and it was not exported since it was issued"
 	}
 	for _, name := range c.Names {
 		for label := range strings.SplitSeq(strings.ToLower(name), ".") {
 			if strangeLabel.MatchString(label) && !strings.HasPrefix(label, "xn--") {
-				return acm.RenewalEligibilityIneligible
+				return "ACM renews no name like " + name
 			}
 		}
 	}
-	return acm.RenewalEligibilityEligible
+	return ""
 }
 
 func timestamp(t time.Time) api.Timestamp { return api.Timestamp{Time: t} }

@@ -47,10 +47,11 @@ func (m *ACM) ImportCertificate(ctx context.Context, in *acm.ImportCertificateRe
 		if err := store.MakeObject(tx, at, c); err != nil {
 			return err
 		}
-		if err := c.trace(tx, imported.Chain); err != nil {
+		above := newChain(imported.Chain)
+		if err := c.trace(tx, above); err != nil {
 			return err
 		}
-		return c.putKey(tx, at, key)
+		return c.putKey(tx, at, key, above)
 	})
 	if err != nil {
 		return nil, failure(err)
@@ -81,13 +82,14 @@ func (m *ACM) reimport(ctx context.Context, in *acm.ImportCertificateRequest) (*
 		}
 		c.take(imported)
 		c.Imported = m.Now().UTC()
-		if err := c.trace(tx, imported.Chain); err != nil {
+		above := newChain(imported.Chain)
+		if err := c.trace(tx, above); err != nil {
 			return false, err
 		}
 		if err := m.keepsRoot(tx, c); err != nil {
 			return false, err
 		}
-		return true, c.putKey(tx, at, key)
+		return true, c.putKey(tx, at, key, above)
 	})
 	if err != nil {
 		return nil, err

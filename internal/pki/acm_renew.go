@@ -58,25 +58,8 @@ func (m *ACM) sweep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, at := range due {
-		_, err := m.Store.Write(ctx, func(tx *store.Tx) error {
-			tx.Actor = acmPrincipal
-			o, err := store.GetObject[certificate](tx, at)
-			if isNotFound(err) {
-				return nil
-			}
-			if err != nil || !o.Value.due(users[o.Value.ARN], now) {
-				return err
-			}
-			if _, err := store.GetObject[task](tx, taskPlace(at)); !isNotFound(err) {
-				return err // it is under way
-			}
-			_, err = m.schedule(tx, at, o.Value)
-			return err
-		})
-		if err != nil {
-			return err
-		}
+	if _, _, err := m.scheduleAll(ctx, due, func(c *certificate, underWay bool) bool { return !underWay && c.due(users[c.ARN], now) }); err != nil {
+		return err
 	}
 	return m.forgetTokens(ctx)
 }
@@ -86,7 +69,7 @@ func (m *ACM) sweep(ctx context.Context) error {
 func (m *ACM) schedule(tx *store.Tx, at store.Place, c *certificate) (busy bool, err error) {
 	now := m.Now().UTC()
 	o, err := store.GetObject[task](tx, taskPlace(at))
-	t := &task{ARN: c.ARN, Generation: c.Generation}
+	t := &task{ARN: c.ARN, Generation: c.Generation, Algorithm: c.Algorithm}
 	switch {
 	case err == nil && now.Before(o.Value.Until):
 		return true, nil
@@ -97,7 +80,7 @@ func (m *ACM) schedule(tx *store.Tx, at store.Place, c *certificate) (busy bool,
 		return false, err
 	}
 	c.Renewal = &renewal{Status: acm.RenewalStatusPendingAutoRenewal, Updated: now}
-	if err := c.put(tx, at); err != nil {
+	if err := store.PutObject(tx, at, c); err != nil { // what is served of it stays
 		return false, err
 	}
 	return false, store.PutObject(tx, taskPlace(at), t)

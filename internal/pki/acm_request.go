@@ -57,7 +57,7 @@ func (m *ACM) RequestCertificate(ctx context.Context, in *acm.RequestCertificate
 		if err := c.put(tx, at); err != nil {
 			return err
 		}
-		return store.MakeObject(tx, taskPlace(at), &task{ARN: c.ARN})
+		return store.MakeObject(tx, taskPlace(at), &task{ARN: c.ARN, Algorithm: c.Algorithm})
 	})
 	if err != nil {
 		return nil, failure(err)

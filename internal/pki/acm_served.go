@@ -28,15 +28,15 @@ func (c *certificate) put(tx *store.Tx, at store.Place) error {
 	return store.PutCertificate(tx, served, nil)
 }
 
-// putKey is put with a new key, PKCS #8.
-func (c *certificate) putKey(tx *store.Tx, at store.Place, key []byte) error {
+// putKey is put with a new key, PKCS #8, and what is above the certificate.
+func (c *certificate) putKey(tx *store.Tx, at store.Place, key []byte, above chain) error {
 	if err := store.PutObject(tx, at, c); err != nil {
 		return err
 	}
 	if err := tx.PutSecret(at, key); err != nil {
 		return err
 	}
-	served, err := c.served()
+	served, err := c.servedBelow(above)
 	if err != nil {
 		return err
 	}
@@ -44,6 +44,14 @@ func (c *certificate) putKey(tx *store.Tx, at store.Place, key []byte) error {
 }
 
 func (c *certificate) served() (*store.Certificate, error) {
+	above, err := readChain(c.Chain)
+	if err != nil {
+		return nil, err
+	}
+	return c.servedBelow(above)
+}
+
+func (c *certificate) servedBelow(above chain) (*store.Certificate, error) {
 	s := &store.Certificate{
 		ARN: c.ARN, Type: string(c.Type), Status: string(c.Status), Failure: string(c.Failure),
 		Root: c.Root, NotBefore: c.NotBefore, NotAfter: c.NotAfter, Serial: strings.ReplaceAll(c.Serial, ":", ""), Issuers: c.Issuers, NoCRLs: c.NoCRLs,
@@ -59,20 +67,33 @@ func (c *certificate) served() (*store.Certificate, error) {
 	for _, uri := range leaf.URIs {
 		s.Names = append(s.Names, uri.String())
 	}
-	chain, err := parseChain(c.Chain)
-	if err != nil {
-		return nil, err
-	}
 	s.Chain = c.Certificate
-	for i, above := range chain {
-		if i == len(chain)-1 && selfIssued(above) {
-			s.Roots = string(ca.EncodePEM(above.Raw))
-			break
+	for i, c := range above.certificates {
+		if text := string(ca.EncodePEM(c.Raw)); above.isRoot(i) {
+			s.Roots = text
+		} else {
+			s.Chain += text
 		}
-		s.Chain += string(ca.EncodePEM(above.Raw))
 	}
 	return s, nil
 }
+
+// chain is what is above a certificate, from its issuer up.
+type chain struct {
+	certificates []*x509.Certificate
+	rooted       bool // the last is a root
+}
+
+func newChain(certificates []*x509.Certificate) chain {
+	return chain{certificates, len(certificates) > 0 && selfIssued(certificates[len(certificates)-1])}
+}
+
+func readChain(text string) (chain, error) {
+	certificates, err := parseChain(text)
+	return newChain(certificates), err
+}
+
+func (c chain) isRoot(i int) bool { return c.rooted && i == len(c.certificates)-1 }
 
 // selfIssued says whether a certificate is a root's.
 func selfIssued(c *x509.Certificate) bool {
@@ -95,15 +116,14 @@ func parseChain(text string) (chain []*x509.Certificate, err error) {
 
 // trace finds this server's authorities in the chain of what was issued or
 // imported.
-func (c *certificate) trace(tx *store.Tx, chain []*x509.Certificate) error {
+func (c *certificate) trace(tx *store.Tx, chain chain) error {
 	c.Issuers, c.NoCRLs, c.Root = nil, "", ""
-	rooted := false
-	for i, above := range chain {
+	for i, above := range chain.certificates {
 		arn, err := authorityOf(tx, above)
 		if err != nil {
 			return err
 		}
-		if rooted = i == len(chain)-1 && selfIssued(above); rooted {
+		if chain.isRoot(i) {
 			c.Root = arn
 		}
 		if arn == "" {
@@ -116,7 +136,7 @@ func (c *certificate) trace(tx *store.Tx, chain []*x509.Certificate) error {
 	case c.Type == acm.CertificateTypeImported:
 		// Whoever imports a certificate knows where it is revoked, and this server does not.
 		c.Issuers, c.NoCRLs = nil, "the certificate was imported"
-	case !rooted:
+	case !chain.rooted:
 		c.NoCRLs = "the chain does not lead to a root"
 	}
 	return nil
@@ -157,6 +177,18 @@ func (c *certificate) enter(tx *store.Tx, leaf *x509.Certificate, before string)
 		return err
 	}
 	return store.MakeObject(tx, issuedPlace(id, serial), &issuedAs{c.ARN})
+}
+
+// entries are the places that enter reads.
+func (c *certificate) entries(leaf *x509.Certificate) (places []store.Place) {
+	id := idOf(c.Authority)
+	if serial := paddedSerial(leaf.SerialNumber); serial != "" {
+		places = append(places, revokedPlace(id, serial))
+	}
+	if before, err := ca.ParseSerial(c.Serial); err == nil && paddedSerial(before) != "" {
+		places = append(places, issuedPlace(id, paddedSerial(before)))
+	}
+	return places
 }
 
 // leave forgets what enter has noted of a serial number, as DescribeCertificate

@@ -32,7 +32,7 @@ import (
 // tests set.
 type acmRig struct {
 	*ACM
-	t     *testing.T
+	t     testing.TB
 	ctx   context.Context // the account's
 	ca    *caTest
 	clock *clock
@@ -44,7 +44,7 @@ func newACMRig(t *testing.T) *acmRig {
 	return newACMRigOn(t, newCATest(t))
 }
 
-func newACMRigOn(t *testing.T, c *caTest) *acmRig {
+func newACMRigOn(t testing.TB, c *caTest) *acmRig {
 	t.Helper()
 	r := &acmRig{t: t, ctx: c.ctx, ca: c, clock: c.clock, log: &logBuffer{}}
 	r.ACM = r.newACM(c.PrivateCA)
@@ -101,7 +101,7 @@ func (c *caTest) node(spec *appmesh.VirtualNodeSpec) {
 }
 
 // describe is DescribeCertificate, which must not fail.
-func (r *acmRig) describe(t *testing.T, arn string) *acm.CertificateDetail {
+func (r *acmRig) describe(t testing.TB, arn string) *acm.CertificateDetail {
 	t.Helper()
 	out, err := r.DescribeCertificate(r.ctx, &acm.DescribeCertificateRequest{CertificateArn: arn})
 	if err != nil {

@@ -2,23 +2,18 @@ package pki
 
 import (
 	"context"
-	"crypto"
 	cryptorand "crypto/rand"
-	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/fairlead/fairlead/api"
 	"github.com/fairlead/fairlead/api/acm"
 	"github.com/fairlead/fairlead/api/acmpca"
 	"github.com/fairlead/fairlead/internal/ca"
@@ -31,8 +26,10 @@ import (
 type task struct {
 	ARN        string `json:"arn"`
 	Generation int    `json:"generation,omitzero"` // of the certificate when the task was made
-	CSR        []byte `json:"csr,omitzero"`        // PEM; its key is the task's secret
-	Issued     string `json:"issued,omitzero"`     // ARN that the authority gave, if it was not done at once
+	// Algorithm is the certificate's: keys of some take long to make.
+	Algorithm acm.KeyAlgorithm `json:"algorithm,omitzero"`
+	CSR       []byte           `json:"csr,omitzero"`    // PEM; its key is the task's secret
+	Issued    string           `json:"issued,omitzero"` // ARN that the authority gave, if it was not done at once
 
 	// Who works on it, and until when nobody else does. It only saves work.
 	Worker string    `json:"worker,omitzero"`
@@ -52,8 +49,11 @@ const (
 	// tasksEvery is how often Run looks for tasks of other servers, and for
 	// those that are to be tried again.
 	tasksEvery = 2 * time.Second
-	// atOnce is how many tasks a server works on at the same time.
+	// atOnce is how many shares of the tasks a server works on at the same time.
 	atOnce = 8
+	// mostTogether bounds a share, so that there is one for every core soon, and
+	// taskKeys is how many keys of the store a task writes at most in one transaction.
+	mostTogether, taskKeys = 32, 9
 	// The first and the longest pause after a failure.
 	firstPause, longestPause = time.Second, time.Hour
 )
@@ -123,14 +123,14 @@ func (m *ACM) work(ctx context.Context) error {
 		}
 		var group errgroup.Group // one failure does not end the others
 		group.SetLimit(atOnce)
-		for _, o := range tasks {
+		for _, share := range m.shares(tasks) {
 			group.Go(func() error {
 				if ctx.Err() != nil {
 					return ctx.Err()
 				}
 				// What has begun is done even if the server is to end: what the
 				// authority has answered would be lost.
-				return m.perform(context.WithoutCancel(ctx), o.Place, o.Value)
+				return m.perform(context.WithoutCancel(ctx), share)
 			})
 		}
 		if err := group.Wait(); err != nil {
@@ -153,120 +153,138 @@ func (m *ACM) ready(ctx context.Context) (all []*store.Object[task], err error) 
 	return all, err
 }
 
+// shares parts tasks into those that are done together. Whoever waits long for a
+// key, or asks an authority that is not this server's, waits alone.
+func (m *ACM) shares(tasks []*store.Object[task]) (shares [][]*store.Object[task]) {
+	most := 1
+	if _, own := m.Authorities.(*PrivateCA); own {
+		most = min(mostTogether, m.Store.MostKeys()/taskKeys-1) // the last are for what all have in common
+	}
+	var alone [][]*store.Object[task]
+	var quick []*store.Object[task]
+	for _, o := range tasks {
+		switch o.Value.Algorithm {
+		case acm.KeyAlgorithmEcPrime256v1, acm.KeyAlgorithmEcSecp384r1:
+			quick = append(quick, o)
+		default:
+			alone = append(alone, []*store.Object[task]{o})
+		}
+	}
+	return append(slices.Collect(slices.Chunk(quick, most)), alone...)
+}
+
 // waits says whether a task is not to be done by a worker now.
 func (t *task) waits(worker string, now time.Time) bool {
 	return now.Before(t.NotYet) || t.Worker != worker && now.Before(t.Until)
 }
 
-// perform does one task. Its error is the store's: what the authority refuses
-// goes into the certificate.
-func (m *ACM) perform(ctx context.Context, at store.Place, listed *task) error {
-	t, c, err := m.claim(ctx, at, listed)
-	if err != nil || t == nil {
-		return err
-	}
-	issued, err := m.issue(asAccount(ctx, at[1]), t, c)
-	var imported *ca.Imported
-	if err == nil {
-		imported, err = readIssued(issued, t.CSR)
-	}
-	if err != nil {
-		m.say(ctx, c, t, err)
-		return m.put(ctx, at, t, func(_ *store.Tx, t *task, c *certificate) (done bool, _ error) {
-			return m.note(t, c, issued, err), nil
-		})
-	}
-	m.Metrics.attempted(c, resultIssued)
-	var noCRLs string
-	defer func() { m.sayNoCRLs(ctx, c.ARN, noCRLs) }()
-	m.Log.InfoContext(ctx, "certificate was issued", "arn", c.ARN, "serial", ca.DescribeSerial(imported.Certificate.SerialNumber), "renewal", c.Generation > 0)
-	return m.put(ctx, at, t, func(tx *store.Tx, _ *task, c *certificate) (done bool, _ error) {
-		key, err := tx.Secret(at)
-		if err != nil {
-			return false, err
-		}
-		now := m.Now().UTC()
-		if c.Generation > 0 {
-			c.Renewal = &renewal{Status: acm.RenewalStatusSuccess, Updated: now}
-		}
-		before := c.Serial
-		c.take(imported)
-		c.Issued = now
-		if err := c.trace(tx, imported.Chain); err != nil {
-			return false, err
-		}
-		if err := c.enter(tx, imported.Certificate, before); err != nil {
-			return false, err
-		}
-		noCRLs = c.NoCRLs
-		return true, c.putKey(tx, certificateAt(at), key)
-	})
+// job is a task in the hands of this server.
+type job struct {
+	at       store.Place
+	key, csr []byte // made for it: PKCS #8, and PEM
+
+	task *task // as it was claimed; nil: it was not
+	of   *certificate
+
+	got   issuance
+	leaf  *x509.Certificate
+	above chain
+	err   error // why there is none
+
+	noCRLs string
 }
 
 // certificateAt is where the certificate of a task lies.
 func certificateAt(at store.Place) store.Place { return store.Place{kindCertificate, at[1], at[2]} }
 
-// claim takes a task up, and makes its key and CSR if nobody has. It returns no
-// task if it is somebody else's, done or not needed any more.
-func (m *ACM) claim(ctx context.Context, at store.Place, listed *task) (mine *task, of *certificate, err error) {
-	var key, csr []byte
-	if listed.CSR == nil {
-		if key, csr, err = m.newKey(ctx, at); err != nil {
-			return nil, nil, err
-		}
+// perform does tasks together. Its error is the store's: what the authority
+// refuses goes into the certificate.
+func (m *ACM) perform(ctx context.Context, tasks []*store.Object[task]) error {
+	var jobs []*job
+	for _, o := range tasks {
+		jobs = append(jobs, &job{at: o.Place})
 	}
-	_, err = m.Store.Write(ctx, func(tx *store.Tx) error {
-		mine, of = nil, nil
-		o, err := store.GetObject[task](tx, at)
-		if isNotFound(err) {
-			return nil
+	fault := together(jobs, func(some []*job) error { return m.claim(ctx, some) })
+	jobs = slices.DeleteFunc(jobs, func(j *job) bool { return j.task == nil })
+	m.issue(ctx, jobs)
+	for _, j := range jobs {
+		if j.err != nil {
+			m.say(ctx, j.of, j.task, j.err)
+			continue
 		}
-		if err != nil {
+		m.Metrics.attempted(j.of, resultIssued)
+		m.Log.InfoContext(ctx, "certificate was issued", "arn", j.of.ARN, "serial", ca.DescribeSerial(j.leaf.SerialNumber), "renewal", j.of.Generation > 0)
+	}
+	fault = errors.Join(fault, together(jobs, func(some []*job) error { return m.finish(ctx, some) }))
+	for _, j := range jobs {
+		m.sayNoCRLs(ctx, j.of.ARN, j.noCRLs)
+	}
+	return fault
+}
+
+// claim takes tasks up, and makes their keys and CSRs if nobody has. A job has no
+// task after it that is somebody else's, done or not needed any more.
+func (m *ACM) claim(ctx context.Context, jobs []*job) error {
+	_, err := m.Store.Write(ctx, func(tx *store.Tx) error {
+		for _, j := range jobs {
+			j.task, j.of = nil, nil
+		}
+		var places []store.Place
+		for _, j := range jobs {
+			places = append(places, j.at, certificateAt(j.at))
+		}
+		if err := tx.ReadAhead(places, nil); err != nil {
 			return err
 		}
-		t, now := o.Value, m.Now()
-		c, err := store.GetObject[certificate](tx, certificateAt(at))
-		if isNotFound(err) || err == nil && c.Value.Generation != t.Generation {
-			return tx.DeleteObject(at)
-		}
-		if err != nil || t.waits(m.worker, now) {
-			return err
-		}
-		if t.CSR == nil {
-			if csr == nil {
-				return nil // another time
-			}
-			t.CSR = csr
-			if err := tx.PutSecret(at, key); err != nil {
+		for _, j := range jobs {
+			if err := m.take(tx, j); err != nil {
 				return err
 			}
 		}
-		t.Worker, t.Until = m.worker, now.Add(claimLife)
-		mine, of = t, c.Value
-		return store.PutObject(tx, at, t)
+		return nil
 	})
-	return mine, of, err
+	if err != nil {
+		for _, j := range jobs {
+			j.task = nil
+		}
+	}
+	return err
 }
 
-// newKey makes a key, PKCS #8, and its CSR for the certificate of a task. It
-// makes none if somebody else has taken the task up since it was listed.
-func (m *ACM) newKey(ctx context.Context, at store.Place) (key, csr []byte, err error) {
-	var c *certificate
-	_, err = m.Store.Read(ctx, func(tx *store.Tx) error {
-		c = nil
-		t, err := store.GetObject[task](tx, at)
-		if err != nil || t.Value.CSR != nil || t.Value.waits(m.worker, m.Now()) {
+// take stages that a task is this server's.
+func (m *ACM) take(tx *store.Tx, j *job) error {
+	o, err := store.GetObject[task](tx, j.at)
+	if err != nil {
+		return ignoreNotFound(err)
+	}
+	t, now := o.Value, m.Now()
+	c, err := store.GetObject[certificate](tx, certificateAt(j.at))
+	if isNotFound(err) || err == nil && c.Value.Generation != t.Generation {
+		return tx.DeleteObject(j.at)
+	}
+	if err != nil || t.waits(m.worker, now) {
+		return err
+	}
+	if t.CSR == nil {
+		// Only now is it known that nobody else makes a key, and what the slow ones
+		// take is little beside what a transaction may.
+		if j.csr == nil {
+			if j.key, j.csr, err = m.newKey(c.Value); err != nil {
+				return err
+			}
+		}
+		t.CSR = j.csr
+		if err := tx.PutSecret(j.at, j.key); err != nil {
 			return err
 		}
-		o, err := store.GetObject[certificate](tx, certificateAt(at))
-		if err == nil {
-			c = o.Value
-		}
-		return err
-	})
-	if c == nil {
-		return nil, nil, ignoreNotFound(err)
 	}
+	t.Worker, t.Until = m.worker, now.Add(claimLife)
+	j.task, j.of = t, c.Value
+	return store.PutObject(tx, j.at, t)
+}
+
+// newKey makes a key, PKCS #8, and its CSR, PEM.
+func (m *ACM) newKey(c *certificate) (key, csr []byte, err error) {
 	made, err := m.keys.take(ca.KeyAlgorithm(c.Algorithm))
 	if err != nil {
 		return nil, nil, err
@@ -283,203 +301,83 @@ func (m *ACM) newKey(ctx context.Context, at store.Place) (key, csr []byte, err 
 	return key, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), nil
 }
 
-// put writes a task and its certificate after fn has changed them, and deletes
-// the task if it is done. It does nothing if somebody else was faster.
-func (m *ACM) put(ctx context.Context, at store.Place, mine *task, fn func(tx *store.Tx, t *task, c *certificate) (done bool, err error)) error {
+// finish writes what became of tasks. It does nothing where somebody else was faster.
+func (m *ACM) finish(ctx context.Context, jobs []*job) error {
 	_, err := m.Store.Write(ctx, func(tx *store.Tx) error {
-		o, err := store.GetObject[task](tx, at)
-		if isNotFound(err) {
-			return nil
+		var objects, secrets []store.Place
+		for _, j := range jobs {
+			objects = append(objects, j.at, certificateAt(j.at))
+			if j.err == nil {
+				secrets = append(secrets, j.at)
+				objects = append(objects, j.of.entries(j.leaf)...)
+			}
 		}
-		if err != nil || o.Value.Generation != mine.Generation || !slices.Equal(o.Value.CSR, mine.CSR) {
+		if err := tx.ReadAhead(objects, secrets); err != nil {
 			return err
 		}
-		c, err := store.GetObject[certificate](tx, certificateAt(at))
-		if isNotFound(err) {
-			return tx.DeleteObject(at)
+		for _, j := range jobs {
+			if err := m.put(tx, j); err != nil {
+				return err
+			}
 		}
-		if err != nil {
-			return err
-		}
-		done, err := fn(tx, o.Value, c.Value)
-		if err != nil {
-			return err
-		}
-		if err := c.Value.put(tx, certificateAt(at)); err != nil {
-			return err
-		}
-		if done {
-			return tx.DeleteObject(at)
-		}
-		o.Value.Worker, o.Value.Until = "", time.Time{}
-		return store.PutObject(tx, at, o.Value)
+		return nil
 	})
 	return err
 }
 
-// issuance is what an authority has answered.
-type issuance struct {
-	arn         string // of the certificate, among those of its authority
-	certificate string
-	chain       string
-}
-
-// issue asks the authority for the certificate of a task.
-func (m *ACM) issue(ctx context.Context, t *task, c *certificate) (issuance, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
-	defer cancel()
-	var i issuance
-	if i.arn = t.Issued; i.arn == "" {
-		signing, err := m.mayIssue(ctx, c)
-		if err != nil {
-			return i, err
-		}
-		token := sha256.Sum256(fmt.Appendf(nil, "%s %d", c.ARN, t.Generation))
-		idempotency := hex.EncodeToString(token[:])[:36]
-		out, err := m.Authorities.IssueCertificate(ctx, &acmpca.IssueCertificateRequest{
-			CertificateAuthorityArn: c.Authority, Csr: t.CSR, IdempotencyToken: &idempotency, SigningAlgorithm: signing,
-			Validity: &acmpca.Validity{Type: acmpca.ValidityPeriodTypeDays, Value: validDays},
-		})
-		if err != nil {
-			return i, err
-		}
-		i.arn = *out.CertificateArn
+// put stages what became of a task: it is done, or will be tried again.
+func (m *ACM) put(tx *store.Tx, j *job) error {
+	o, err := store.GetObject[task](tx, j.at)
+	if isNotFound(err) {
+		return nil
 	}
-	out, err := m.Authorities.GetCertificate(ctx, &acmpca.GetCertificateRequest{CertificateAuthorityArn: c.Authority, CertificateArn: i.arn})
+	if t := o; err != nil || t.Value.Generation != j.task.Generation || !slices.Equal(t.Value.CSR, j.task.CSR) {
+		return err
+	}
+	at := certificateAt(j.at)
+	c, err := store.GetObject[certificate](tx, at)
+	if isNotFound(err) {
+		return tx.DeleteObject(j.at)
+	}
 	if err != nil {
-		return i, err
+		return err
 	}
-	i.certificate = *out.Certificate
-	if out.CertificateChain != nil {
-		i.chain = *out.CertificateChain
-	}
-	return i, nil
-}
-
-// errNoPermission is that of an authority whose owner has not let ACM use it.
-var errNoPermission = errors.New("the authority does not permit acm.amazonaws.com to issue: give it the permission with acm-pca create-permission --principal acm.amazonaws.com --actions IssueCertificate GetCertificate ListPermissions")
-
-// mayIssue returns how an authority signs, if it lets ACM have certificates.
-// Of an authority of another account that one's policy decides, and of one that
-// is not active its state: at the authority.
-func (m *ACM) mayIssue(ctx context.Context, c *certificate) (acmpca.SigningAlgorithm, error) {
-	described, err := m.Authorities.DescribeCertificateAuthority(ctx, &acmpca.DescribeCertificateAuthorityRequest{CertificateAuthorityArn: c.Authority})
-	if err != nil {
-		return "", err
-	}
-	authority := described.CertificateAuthority
-	if owner, status := authority.OwnerAccount, authority.Status; owner != nil && *owner == account(ctx) && status != nil && *status == active {
-		out, err := m.Authorities.ListPermissions(ctx, &acmpca.ListPermissionsRequest{CertificateAuthorityArn: c.Authority})
-		if err != nil {
-			return "", err
+	if j.err == nil {
+		if err := tx.DeleteObject(j.at); err != nil {
+			return err
 		}
-		if !slices.ContainsFunc(out.Permissions, permitsACM) {
-			return "", errNoPermission
-		}
+		return m.renew(tx, j, c.Value)
 	}
-	return authority.CertificateAuthorityConfiguration.SigningAlgorithm, nil
+	over := m.note(o.Value, c.Value, j.got, j.err)
+	if err := c.Value.put(tx, at); err != nil {
+		return err
+	}
+	if over {
+		return tx.DeleteObject(j.at)
+	}
+	o.Value.Worker, o.Value.Until = "", time.Time{}
+	return store.PutObject(tx, j.at, o.Value)
 }
 
-func permitsACM(p acmpca.Permission) bool {
-	return p.Principal != nil && *p.Principal == acmPrincipal &&
-		slices.Contains(p.Actions, acmpca.ActionTypeIssueCertificate) && slices.Contains(p.Actions, acmpca.ActionTypeGetCertificate)
-}
-
-// readIssued reads what an authority has answered, and wants it to be for the
-// key of the CSR.
-func readIssued(i issuance, csr []byte) (*ca.Imported, error) {
-	leaf, err := parseCertificate(i.certificate)
+// renew stages a certificate with what was issued for it, and its key.
+func (m *ACM) renew(tx *store.Tx, j *job, c *certificate) error {
+	key, err := tx.Secret(j.at)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	request, err := ca.ParseCSR(csr)
-	if err != nil {
-		return nil, err
-	}
-	if key, ok := leaf.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !key.Equal(request.PublicKey()) {
-		return nil, errors.New("the certificate that the authority has issued is not for the key of the request")
-	}
-	chain, err := parseChain(i.chain)
-	return &ca.Imported{Certificate: leaf, Chain: chain}, err
-}
-
-// say logs and counts that a certificate was not issued.
-func (m *ACM) say(ctx context.Context, c *certificate, t *task, err error) {
-	if inProgress(err) {
-		return
-	}
-	reason, lasting := failureReason(err)
-	renewal := c.Generation > 0
-	result := resultUnanswered
-	if lasting {
-		result = resultRefused
-	}
-	m.Metrics.attempted(c, result)
-	m.Log.WarnContext(ctx, "certificate was not issued", "arn", c.ARN, "authority", c.Authority, "renewal", renewal, "reason", reason,
-		"attempt", t.Failures+1, "again", renewal || !lasting, "error", err)
-}
-
-// note records what kept a task from being done. A request that the authority
-// refuses is over with that; whatever else is tried again, ever more slowly.
-func (m *ACM) note(t *task, c *certificate, i issuance, err error) (over bool) {
 	now := m.Now().UTC()
-	reason, lasting := failureReason(err)
 	if c.Generation > 0 {
-		c.Renewal = &renewal{Status: acm.RenewalStatusPendingAutoRenewal, Updated: now}
-		if lasting {
-			c.Renewal = &renewal{Status: acm.RenewalStatusFailed, Reason: reason, Updated: now}
-		}
-	} else if lasting {
-		c.Status, c.Failure = acm.CertificateStatusFailed, reason
+		c.Renewal = &renewal{Status: acm.RenewalStatusSuccess, Updated: now}
 	}
-	pause := longestPause
-	if t.Failures < 12 {
-		pause = min(longestPause, firstPause<<t.Failures)
+	before := c.Serial
+	c.take(&ca.Imported{Certificate: j.leaf, Chain: j.above.certificates})
+	c.Issued = now
+	if err := c.trace(tx, j.above); err != nil {
+		return err
 	}
-	t.Issued, t.NotYet = i.arn, now.Add(pause)
-	t.Failures++
-	return c.Status == acm.CertificateStatusFailed
-}
-
-func inProgress(err error) bool {
-	var exception *api.Exception
-	return errors.As(err, &exception) && exception.Code == "RequestInProgressException"
-}
-
-// failureReason is ACM's name for what an authority has refused, and whether it
-// will refuse it again.
-func failureReason(err error) (reason acm.FailureReason, lasting bool) {
-	if errors.Is(err, errNoPermission) {
-		return acm.FailureReasonPcaAccessDenied, true
+	if err := c.enter(tx, j.leaf, before); err != nil {
+		return err
 	}
-	switch ca.KindOf(err) {
-	case ca.InvalidDuration:
-		return acm.FailureReasonPcaInvalidDuration, true
-	case ca.NameConstraints:
-		return acm.FailureReasonPcaNameConstraintsValidation, true
-	}
-	var exception *api.Exception
-	if !errors.As(err, &exception) {
-		return acm.FailureReasonPcaRequestFailed, false
-	}
-	switch exception.Code {
-	case "LimitExceededException":
-		return acm.FailureReasonPcaLimitExceeded, true
-	case "InvalidArnException":
-		return acm.FailureReasonPcaInvalidArn, true
-	case "InvalidStateException":
-		return acm.FailureReasonPcaInvalidState, true
-	case "ResourceNotFoundException":
-		return acm.FailureReasonPcaResourceNotFound, true
-	case "InvalidArgsException", "MalformedCSRException":
-		return acm.FailureReasonPcaInvalidArgs, true
-	case "AccessDeniedException":
-		return acm.FailureReasonPcaAccessDenied, true
-	case "ValidationException": // so Private CA refuses what would outlive it
-		if strings.Contains(exception.Message, "validity") {
-			return acm.FailureReasonPcaInvalidDuration, true
-		}
-		return acm.FailureReasonPcaInvalidArgs, true
-	}
-	return acm.FailureReasonPcaRequestFailed, false
+	j.noCRLs = c.NoCRLs
+	return c.putKey(tx, certificateAt(j.at), key, j.above)
 }

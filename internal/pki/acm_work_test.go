@@ -375,12 +375,12 @@ func TestTwoWorkers(t *testing.T) {
 	if err != nil || len(tasks) != 1 {
 		t.Fatalf("%d tasks, %v", len(tasks), err)
 	}
-	task, c, err := other.claim(r.ctx, tasks[0].Place, tasks[0].Value)
-	if err != nil {
+	jobs := []*job{{at: tasks[0].Place}}
+	if err := other.claim(r.ctx, jobs); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := other.issue(r.ctx, task, c); err != nil {
-		t.Fatal(err)
+	if other.issue(r.ctx, jobs); jobs[0].err != nil {
+		t.Fatal(jobs[0].err)
 	}
 	r.issued()
 	if s := *r.describe(t, arn).Status; s != "PENDING_VALIDATION" {
@@ -408,7 +408,7 @@ func TestDeletedWhileIssued(t *testing.T) {
 	if err := r.DeleteCertificate(r.ctx, &acm.DeleteCertificateRequest{CertificateArn: arn}); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.perform(r.ctx, tasks[0].Place, tasks[0].Value); err != nil {
+	if err := r.perform(r.ctx, tasks); err != nil {
 		t.Fatal(err)
 	}
 	_, err = r.DescribeCertificate(r.ctx, &acm.DescribeCertificateRequest{CertificateArn: arn})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"time"
 
@@ -43,56 +44,133 @@ func serviceOf(ctx context.Context) string {
 	return principal
 }
 
+// issuing is a certificate on its way into the ledger.
+type issuing struct {
+	in      *acmpca.IssueCertificateRequest
+	at      store.Place // of the authority
+	token   store.Place
+	request ca.Request
+	entry   issued
+	arn     string // its own
+	signed  bool   // in an attempt at the transaction that did not succeed
+
+	answer string // ARN: its own, or that of what the same request got before
+	other  bool   // it certifies an authority that is not of this server
+	err    error
+}
+
 // IssueCertificate signs a certificate and enters it in the ledger, before
 // anybody can have it: both or neither is answered. An authority that was
 // disabled or deleted meanwhile has issued nothing.
 func (p *PrivateCA) IssueCertificate(ctx context.Context, in *acmpca.IssueCertificateRequest) (*acmpca.IssueCertificateResponse, error) {
-	at, err := p.parseARN(ctx, "IssueCertificate", in.CertificateAuthorityArn)
-	if err != nil {
-		return nil, err
+	i := p.issueAll(ctx, []*acmpca.IssueCertificateRequest{in})[0]
+	if i.err != nil {
+		return nil, i.err
 	}
-	r, err := p.request(in)
-	if err != nil {
-		return nil, failure(err)
+	return &acmpca.IssueCertificateResponse{CertificateArn: &i.answer}, nil
+}
+
+// issueAll issues certificates, in one transaction if none of them is refused.
+// The requests must not be the same under one token.
+func (p *PrivateCA) issueAll(ctx context.Context, requests []*acmpca.IssueCertificateRequest) []*issuing {
+	all := make([]*issuing, len(requests))
+	var good []*issuing
+	for n, in := range requests {
+		all[n] = &issuing{in: in}
+		if all[n].err = p.prepare(ctx, all[n]); all[n].err == nil {
+			good = append(good, all[n])
+		}
 	}
-	token, err := tokenOf("IssueCertificate", at[1], in.IdempotencyToken, in)
-	if err != nil {
-		return nil, err
+	together(good, func(some []*issuing) error { //nolint:errcheck // each has its own error
+		err := p.write(ctx, func(tx *store.Tx) error { return p.enter(tx, some) })
+		for _, i := range some {
+			i.err = err
+		}
+		return err
+	})
+	for _, i := range good {
+		if i.err == nil && i.other {
+			p.Log.WarnContext(ctx, "an authority that is not of this server was certified: until that certificate ends or is revoked, proxies that trust a root above get no CRLs, since those of that authority are missing",
+				"authority", i.in.CertificateAuthorityArn, "certificate", i.answer)
+		}
 	}
-	entry := issued{Template: r.Template.ARN(awsapi.Partition(p.Region)), Requester: awsapi.PrincipalFrom(ctx).ARN(), Service: serviceOf(ctx), IssuedAt: r.Now, Root: r.Template.Root()}
-	arn := certificateARN(in.CertificateAuthorityArn, r.Serial.String())
-	answer, again, other := arn, false, false
-	err = p.write(ctx, func(tx *store.Tx) error {
-		before, err := p.once(tx, token, arn)
-		if err != nil || before != "" {
-			answer = before
+	return all
+}
+
+// together does something to many in one transaction. Where that is refused it
+// does it to one after the other, so that a bad one does not keep the rest from it.
+func together[T any](many []T, do func(some []T) error) error {
+	if len(many) == 0 {
+		return nil
+	}
+	err := do(many)
+	if err == nil || len(many) == 1 || errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrFull) {
+		return err
+	}
+	var all []error
+	for n := range many {
+		all = append(all, do(many[n:n+1]))
+	}
+	return errors.Join(all...)
+}
+
+// prepare does what needs no transaction.
+func (p *PrivateCA) prepare(ctx context.Context, i *issuing) (err error) {
+	in := i.in
+	if i.at, err = p.parseARN(ctx, "IssueCertificate", in.CertificateAuthorityArn); err != nil {
+		return err
+	}
+	if i.request, err = p.request(in); err != nil {
+		return failure(err)
+	}
+	if i.token, err = tokenOf("IssueCertificate", i.at[1], in.IdempotencyToken, in); err != nil {
+		return err
+	}
+	r := i.request
+	i.entry = issued{Template: r.Template.ARN(awsapi.Partition(p.Region)), Requester: awsapi.PrincipalFrom(ctx).ARN(), Service: serviceOf(ctx), IssuedAt: r.Now, Root: r.Template.Root()}
+	i.arn = certificateARN(in.CertificateAuthorityArn, r.Serial.String())
+	return nil
+}
+
+// enter signs certificates and stages them for the ledger.
+func (p *PrivateCA) enter(tx *store.Tx, some []*issuing) error {
+	var tokens []store.Place
+	for _, i := range some {
+		if i.token != nil {
+			tokens = append(tokens, i.token)
+		}
+	}
+	if err := tx.ReadAhead(tokens, nil); err != nil {
+		return err
+	}
+	for _, i := range some {
+		before, err := p.once(tx, i.token, i.arn)
+		if i.answer = before; err != nil {
 			return err
 		}
-		answer = arn
-		der, by, err := p.signRecalled(tx, at, r, again)
-		again = true
+		if before != "" {
+			continue
+		}
+		i.answer = i.arn
+		der, by, err := p.signRecalled(tx, i.at, i.request, i.signed)
+		i.signed = true
 		if err != nil {
 			return err
 		}
-		entry.Generation = by.Generation
-		if err := entry.describe(der); err != nil {
+		i.entry.Generation = by.Generation
+		if err := i.entry.describe(der); err != nil {
 			return err
 		}
-		if other = false; r.Template.CA() && !r.Template.Root() {
-			if other, err = p.noteOther(tx, at, der); err != nil {
+		if i.other = false; i.request.Template.CA() && !i.request.Template.Root() {
+			if i.other, err = p.noteOther(tx, i.at, der); err != nil {
 				return err
 			}
 		}
-		return store.MakeObject(tx, certificatePlace(at[2], r.Serial.String()), &entry)
-	})
-	if err != nil {
-		return nil, err
+		if err := store.MakeObject(tx, certificatePlace(i.at[2], i.request.Serial.String()), &i.entry); err != nil {
+			return err
+		}
 	}
-	if other {
-		p.Log.WarnContext(ctx, "an authority that is not of this server was certified: until that certificate ends or is revoked, proxies that trust a root above get no CRLs, since those of that authority are missing",
-			"authority", in.CertificateAuthorityArn, "certificate", answer)
-	}
-	return &acmpca.IssueCertificateResponse{CertificateArn: &answer}, nil
+	return nil
 }
 
 // request is what does not depend on the authority.
@@ -130,42 +208,83 @@ func (e *issued) describe(der []byte) error {
 	return nil
 }
 
+// fetching is a certificate on its way out of the ledger.
+type fetching struct {
+	in     *acmpca.GetCertificateRequest
+	at     store.Place // of the authority
+	serial string
+	out    *acmpca.GetCertificateResponse
+	err    error
+}
+
 // GetCertificate returns a certificate from the ledger: also one that has
 // expired or was revoked.
 func (p *PrivateCA) GetCertificate(ctx context.Context, in *acmpca.GetCertificateRequest) (*acmpca.GetCertificateResponse, error) {
-	at, err := p.parseARN(ctx, "GetCertificate", in.CertificateAuthorityArn)
-	if err != nil {
-		return nil, err
+	f := p.fetchAll(ctx, []*acmpca.GetCertificateRequest{in})[0]
+	return f.out, f.err
+}
+
+// fetchAll gets certificates as of one revision.
+func (p *PrivateCA) fetchAll(ctx context.Context, requests []*acmpca.GetCertificateRequest) []*fetching {
+	all := make([]*fetching, len(requests))
+	var good []*fetching
+	for n, in := range requests {
+		f := &fetching{in: in}
+		if f.at, f.err = p.parseARN(ctx, "GetCertificate", in.CertificateAuthorityArn); f.err == nil {
+			f.serial, f.err = parseCertificateARN(in.CertificateAuthorityArn, in.CertificateArn)
+		}
+		if all[n] = f; f.err == nil {
+			good = append(good, f)
+		}
 	}
-	serial, err := parseCertificateARN(in.CertificateAuthorityArn, in.CertificateArn)
-	if err != nil {
-		return nil, err
-	}
-	var out *acmpca.GetCertificateResponse
-	err = p.read(ctx, func(tx *store.Tx) error {
-		a, err := p.get(tx, at)
-		if err != nil {
-			return err
-		}
-		if err := p.can(a.Value, doShow, p.Now()); err != nil {
-			return err
-		}
-		c, err := store.GetObject[issued](tx, certificatePlace(at[2], serial))
-		if isNotFound(err) {
-			return acmpca.NewResourceNotFoundException("The certificate %s does not exist", in.CertificateArn)
-		}
-		if err != nil {
-			return err
-		}
-		out = &acmpca.GetCertificateResponse{Certificate: pemText(c.Value.Certificate)}
-		if !c.Value.Root {
-			issuer := a.Value.own(c.Value.Generation)
-			if issuer == nil {
-				return acmpca.NewInvalidStateException("The certificate %s was issued by a root that is past and gone", in.CertificateArn)
+	together(good, func(some []*fetching) error { //nolint:errcheck // each has its own error
+		err := p.read(ctx, func(tx *store.Tx) error {
+			var places []store.Place
+			for _, f := range some {
+				places = append(places, f.at, certificatePlace(f.at[2], f.serial))
 			}
-			out.CertificateChain = pemText(append([][]byte{issuer}, a.Value.Chain...)...)
+			if err := tx.ReadAhead(places, nil); err != nil {
+				return err
+			}
+			for _, f := range some {
+				if err := p.fetch(tx, f); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		for _, f := range some {
+			if f.err = err; err != nil {
+				f.out = nil
+			}
 		}
-		return nil
+		return err
 	})
-	return out, err
+	return all
+}
+
+func (p *PrivateCA) fetch(tx *store.Tx, f *fetching) error {
+	a, err := p.get(tx, f.at)
+	if err != nil {
+		return err
+	}
+	if err := p.can(a.Value, doShow, p.Now()); err != nil {
+		return err
+	}
+	c, err := store.GetObject[issued](tx, certificatePlace(f.at[2], f.serial))
+	if isNotFound(err) {
+		return acmpca.NewResourceNotFoundException("The certificate %s does not exist", f.in.CertificateArn)
+	}
+	if err != nil {
+		return err
+	}
+	f.out = &acmpca.GetCertificateResponse{Certificate: pemText(c.Value.Certificate)}
+	if !c.Value.Root {
+		issuer := a.Value.own(c.Value.Generation)
+		if issuer == nil {
+			return acmpca.NewInvalidStateException("The certificate %s was issued by a root that is past and gone", f.in.CertificateArn)
+		}
+		f.out.CertificateChain = pemText(append([][]byte{issuer}, a.Value.Chain...)...)
+	}
+	return nil
 }

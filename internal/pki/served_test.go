@@ -268,11 +268,11 @@ func TestRevokedWhileIssued(t *testing.T) {
 	if err != nil || len(tasks) != 1 {
 		t.Fatalf("%d tasks, %v", len(tasks), err)
 	}
-	task, of, err := r.claim(r.ctx, tasks[0].Place, tasks[0].Value)
-	c.must(err)
-	i, err := r.issue(asAccount(r.ctx, testAccount), task, of)
-	c.must(err)
-	_, serial, _ := strings.Cut(i.arn, "/certificate/")
+	jobs := []*job{{at: tasks[0].Place}}
+	c.must(r.claim(r.ctx, jobs))
+	r.issue(r.ctx, jobs)
+	c.must(jobs[0].err)
+	_, serial, _ := strings.Cut(jobs[0].got.arn, "/certificate/")
 	c.must(c.revoke(root, serial, "UNSPECIFIED"))
 	r.issued()
 	if d := r.describe(t, arn); *d.Status != "REVOKED" {

@@ -20,6 +20,20 @@ import (
 // that its answer is heard.
 const callTimeout = 8 * time.Second
 
+// embeddedKeys and externalKeys bound the conditions of one transaction, and its
+// writes: the first is what the embedded etcd is told, the other what one has
+// that is not told otherwise (--max-txn-ops).
+const embeddedKeys, externalKeys = 4096, 128
+
+// MostKeys is how many conditions one transaction may have, and how many keys it
+// may write. An object, its secret and a change record are a key each.
+func (s *Store) MostKeys() int {
+	if s.embedded() {
+		return embeddedKeys
+	}
+	return externalKeys
+}
+
 // reconnect is how a client tries again to reach an external etcd that was away.
 // gRPC's own pauses grow to two minutes, for which a server would not serve
 // although etcd is there.
@@ -51,7 +65,7 @@ func startEtcd(ctx context.Context, dir string, unsafeNoFsync bool, log *slog.Lo
 	c.AutoCompactionRetention = "50000"
 	c.QuotaBackendBytes = 8 << 30
 	c.MaxRequestBytes = 8 << 20
-	c.MaxTxnOps = 4096
+	c.MaxTxnOps = embeddedKeys
 	// Nobody has to catch up with a single member.
 	c.SnapshotCount = 10_000
 	c.SnapshotCatchUpEntries = 100

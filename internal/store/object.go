@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -111,6 +112,47 @@ func decodeObject[T any](kv *mvccpb.KeyValue) (*Object[T], error) {
 		return nil, fmt.Errorf("read object at %q: %w", []string(at), err)
 	}
 	return &Object[T]{Place: at, Value: value, Revision: kv.ModRevision}, nil
+}
+
+// ReadAhead reads what lies at places, and the secrets of others, in one request
+// for many, so that GetObject and Secret need not ask for each. It makes the
+// same conditions as they do.
+func (tx *Tx) ReadAhead(objects, secrets []Place) error {
+	var keys []string
+	for dir, places := range map[string][]Place{dirObject: objects, dirSecret: secrets} {
+		for _, at := range places {
+			path, err := at.path()
+			if err != nil {
+				return err
+			}
+			if _, known := tx.got[dir+path]; !known {
+				keys = append(keys, dir+path)
+			}
+		}
+	}
+	slices.Sort(keys)
+	for some := range slices.Chunk(slices.Compact(keys), externalKeys) {
+		ops := make([]clientv3.Op, len(some))
+		for i, key := range some {
+			ops[i] = clientv3.OpGet(key, tx.asOf()...)
+		}
+		response, err := tx.do(clientv3.OpTxn(nil, ops, nil))
+		if err != nil {
+			return err
+		}
+		read := response.Txn()
+		if tx.revision == 0 {
+			tx.revision = read.Header.Revision
+		}
+		for i, key := range some {
+			var kv *mvccpb.KeyValue
+			if kvs := read.Responses[i].GetResponseRange().Kvs; len(kvs) > 0 {
+				kv = kvs[0]
+			}
+			tx.note(key, kv)
+		}
+	}
+	return nil
 }
 
 // PutObject stages an object, made or changed. The transaction must have read

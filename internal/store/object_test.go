@@ -206,3 +206,86 @@ func TestWritesWithoutReads(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestReadAhead: what is read ahead needs no further request, is of one revision,
+// and is a condition like what GetObject and Secret read; it may be more than one
+// request of an external etcd takes.
+func TestReadAhead(t *testing.T) {
+	endpoint, stop := external(t, 0)
+	s := open(t, Config{Endpoints: []string{endpoint}, KEKFile: kekFile(t, 7)})
+	var there, all []Place
+	for i := range 2*externalKeys + 9 {
+		at := Place{"thing", fmt.Sprint(i)}
+		if all = append(all, at); i%2 == 0 {
+			there = append(there, at)
+			putThing(t, s, at, &thing{"x", i}, []byte(fmt.Sprint("secret ", i)))
+		}
+	}
+	for what, change := range map[string]Place{"what is there": there[0], "what is not": all[1]} {
+		runs := 0
+		_, err := s.Write(t.Context(), func(tx *Tx) error {
+			if err := tx.ReadAhead(all, there); err != nil {
+				return err // the first attempt reads nothing
+			}
+			if runs++; runs == 1 {
+				putThing(t, s, change, &thing{"changed", 0}, nil)
+			}
+			at := Place{"made", what}
+			if _, err := GetObject[thing](tx, at); !errors.Is(err, ErrNotFound) {
+				return err
+			}
+			return PutObject(tx, at, &thing{"y", 1})
+		})
+		// There are more conditions than such an etcd takes: it says so.
+		if !errors.Is(err, ErrTooLarge) || runs != 1 {
+			t.Errorf("%s: %v after %d runs", what, err, runs)
+		}
+		runs = 0
+		if _, err = s.Write(t.Context(), func(tx *Tx) error {
+			if err := tx.ReadAhead([]Place{change, all[3]}, there[3:5]); err != nil {
+				return err
+			}
+			if runs++; runs == 1 {
+				putThing(t, s, change, &thing{"changed again", 0}, nil)
+			}
+			o, err := GetObject[thing](tx, change)
+			if err != nil {
+				return err
+			}
+			if runs == 2 && o.Value.Name != "changed again" {
+				t.Errorf("%s: the second run has read %+v", what, o.Value)
+			}
+			return PutObject(tx, change, &thing{"last", 0})
+		}); err != nil || runs != 2 {
+			t.Errorf("%s, changed meanwhile: %v after %d runs", what, err, runs)
+		}
+	}
+	if _, err := s.Read(t.Context(), func(tx *Tx) error {
+		if err := tx.ReadAhead(append(all, Place{"thing", "none"}), append(there, all[3])); err != nil {
+			return err
+		}
+		stop() // nothing is asked for any more
+		for i, at := range all[2:] {
+			o, err := GetObject[thing](tx, at)
+			if i%2 == 1 {
+				if !errors.Is(err, ErrNotFound) {
+					t.Errorf("%v: %v, %v", at, o, err)
+				}
+				continue
+			}
+			secret, secretErr := tx.Secret(at)
+			if err != nil || secretErr != nil || string(secret) != "secret "+at[1] {
+				t.Errorf("%v: %v, secret %q, %v", at, err, secret, secretErr)
+			}
+		}
+		if _, err := tx.Secret(all[3]); !errors.Is(err, ErrNotFound) {
+			t.Errorf("a secret that is not there: %v", err)
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+	if err := (&Tx{}).ReadAhead([]Place{{"thing", ""}}, nil); err == nil || !strings.Contains(err.Error(), "empty part") {
+		t.Errorf("an empty part: %v", err)
+	}
+}

@@ -242,26 +242,41 @@ func (tx *Tx) commit() (revision int64, ok bool, err error) {
 
 // get reads at the transaction's revision; its first read decides which.
 func (tx *Tx) get(key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
-	if tx.foretold {
-		return nil, errNotForetold
+	response, err := tx.do(clientv3.OpGet(key, append(opts, tx.asOf()...)...))
+	if err != nil {
+		return nil, err
 	}
+	read := response.Get()
+	if tx.revision == 0 {
+		tx.revision = read.Header.Revision
+	}
+	return read, nil
+}
+
+// asOf makes a read one of the transaction's revision.
+func (tx *Tx) asOf() (opts []clientv3.OpOption) {
 	if tx.revision > 0 {
 		opts = append(opts, clientv3.WithRev(tx.revision))
 	}
 	if tx.sole {
 		opts = append(opts, clientv3.WithSerializable())
 	}
+	return opts
+}
+
+// do sends etcd something to read.
+func (tx *Tx) do(op clientv3.Op) (response clientv3.OpResponse, err error) {
+	if tx.foretold {
+		return response, errNotForetold
+	}
 	ctx, cancel := context.WithTimeout(tx.ctx, callTimeout)
 	defer cancel()
-	response, err := tx.client.Get(ctx, key, opts...)
+	response, err = tx.client.Do(ctx, op)
 	if errors.Is(err, rpctypes.ErrCompacted) {
-		return nil, errRetry
+		return response, errRetry
 	}
 	if err != nil {
-		return nil, storeError("read", err)
-	}
-	if tx.revision == 0 {
-		tx.revision = response.Header.Revision
+		return response, storeError("read", err)
 	}
 	return response, nil
 }
