@@ -131,8 +131,10 @@ type victims struct {
 	client caller
 	trust  string // file
 	// rogue is what the client's Envoy takes for its server.
-	rogue  atomic.Pointer[tls.Certificate]
-	served atomic.Int64 // requests that reached it
+	rogue   atomic.Pointer[tls.Certificate]
+	tickets atomic.Bool  // it lets sessions be resumed
+	served  atomic.Int64 // requests that reached it
+	resumed atomic.Int64 // of those, over a resumed session
 }
 
 func startVictims(t *testing.T, f *forge) *victims {
@@ -167,7 +169,14 @@ func (v *victims) startRogue(address string) {
 	v.t.Helper()
 	listener := must[net.Listener](v.t)(net.Listen("tcp", address+":8080"))
 	v.t.Cleanup(func() { listener.Close() }) //nolint:errcheck // ends with the test
-	config := &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return v.rogue.Load(), nil }, SessionTicketsDisabled: true}
+	present := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return v.rogue.Load(), nil }
+	once, again := &tls.Config{GetCertificate: present, SessionTicketsDisabled: true}, &tls.Config{GetCertificate: present}
+	config := &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		if v.tickets.Load() {
+			return again, nil
+		}
+		return once, nil
+	}}
 	go func() {
 		for {
 			conn, err := listener.Accept()
@@ -181,6 +190,9 @@ func (v *victims) startRogue(address string) {
 					return
 				}
 				v.served.Add(1)
+				if secured.ConnectionState().DidResume {
+					v.resumed.Add(1)
+				}
 				io.WriteString(secured, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nrogue") //nolint:errcheck // the client has gone
 			}()
 		}
