@@ -130,6 +130,7 @@ type victims struct {
 	server *meshtest.Agent
 	client caller
 	trust  string // file
+	roots  *x509.CertPool
 	// rogue is what the client's Envoy takes for its server.
 	rogue   atomic.Pointer[tls.Certificate]
 	tickets atomic.Bool  // it lets sessions be resumed
@@ -139,7 +140,8 @@ type victims struct {
 
 func startVictims(t *testing.T, f *forge) *victims {
 	t.Helper()
-	v := &victims{t: t, trust: filepath.Join(t.TempDir(), "trust.pem")}
+	v := &victims{t: t, trust: filepath.Join(t.TempDir(), "trust.pem"), roots: x509.NewCertPool()}
+	v.roots.AppendCertsFromPEM(f.root.pem())
 	write(t, v.trust, f.root.pem())
 	good := f.leaf(nil)
 	chain, key := filepath.Join(t.TempDir(), "chain.pem"), filepath.Join(t.TempDir(), "key.pem")
@@ -207,7 +209,7 @@ func (v *victims) asServer(ctx context.Context, c *tls.Certificate) string {
 
 // asClient shows a certificate to the server's Envoy.
 func (v *victims) asClient(ctx context.Context, c *tls.Certificate, cache tls.ClientSessionCache) (answer string, resumed bool) {
-	config := &tls.Config{InsecureSkipVerify: true, ServerName: "guard.local", ClientSessionCache: cache,
+	config := &tls.Config{RootCAs: v.roots, ServerName: impersonated, ClientSessionCache: cache,
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return c, nil }}
 	conn, err := (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", v.server.Options.Address+":8080")
 	if err != nil {
