@@ -124,7 +124,9 @@ type Edge struct {
 	Observed   bool              `json:"observed"`
 	Why        string            `json:"why"`
 	Handshakes int               `json:"handshakes"`
-	Failures   []struct {
+	// ServerHandshakes are those of the server's Envoys with all their clients.
+	ServerHandshakes int `json:"serverHandshakes"`
+	Failures         []struct {
 		At      string `json:"at"`
 		Counter string `json:"counter"`
 		Count   int    `json:"count"`
