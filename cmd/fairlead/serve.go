@@ -20,6 +20,7 @@ import (
 	"github.com/fairlead/fairlead/api/appmesh"
 	"github.com/fairlead/fairlead/internal/awsapi"
 	"github.com/fairlead/fairlead/internal/iam"
+	"github.com/fairlead/fairlead/internal/mesh"
 	"github.com/fairlead/fairlead/internal/pki"
 	"github.com/fairlead/fairlead/internal/server"
 	"github.com/fairlead/fairlead/internal/store"
@@ -40,6 +41,7 @@ type controlPlane struct {
 	xds      *xds.Server
 	pca      *pki.PrivateCA
 	acm      *pki.ACM
+	own      *pki.OwnSDS
 	ops      *operations
 	listener struct{ api, xds, ops net.Listener }
 }
@@ -129,6 +131,8 @@ func (p *controlPlane) routes() error {
 		Keys: p.store, Region: p.config.Region, Log: p.log,
 		Rates: awsapi.Rates{Reads: float64(p.config.ReadRate), Writes: float64(p.config.WriteRate)},
 	}
+	p.pca = pki.NewPrivateCA(pki.Config{Store: p.store, Region: p.config.Region, URL: p.pkiURL(), Folder: p.config.DataDir, Now: time.Now, Log: p.log})
+	p.own = &pki.OwnSDS{Authorities: p.pca, TrustDomain: p.config.TrustDomain, Life: p.config.OwnCertificateLife}
 	metrics, err := xds.NewMetrics(p.metrics)
 	if err != nil {
 		return fmt.Errorf("register metrics: %w", err)
@@ -138,8 +142,8 @@ func (p *controlPlane) routes() error {
 		Authenticate: func(ctx context.Context, method string) (iam.Principal, error) {
 			return awsapi.VerifyStream(ctx, wire, method)
 		},
-		Revocations: p.store.WatchRevocations,
-		TLS:         p.tls.config("h2"), NewCompiler: graphs.Compiler, ProxyLimit: p.config.quotas.Proxies, Metrics: metrics, Log: p.log,
+		Revocations: p.store.WatchRevocations, Issue: p.issue,
+		TLS: p.tls.config("h2"), NewCompiler: graphs.Compiler, ProxyLimit: p.config.quotas.Proxies, Metrics: metrics, Log: p.log,
 	})
 	if err != nil {
 		return err
@@ -150,7 +154,6 @@ func (p *controlPlane) routes() error {
 	operator := &server.Operator{Store: p.store, Account: p.config.AccountID, Graphs: graphs, Proxies: p.xds, Now: time.Now, Log: p.log}
 	operator.Mount(mux)
 	(&server.STS{Store: p.store, Now: time.Now}).Mount(mux)
-	p.pca = pki.NewPrivateCA(pki.Config{Store: p.store, Region: p.config.Region, URL: p.pkiURL(), Folder: p.config.DataDir, Now: time.Now, Log: p.log})
 	awsapi.MountTargets(mux, acmpca.SigningName, acmpca.TargetPrefix, acmpca.Service(p.pca), acmpca.Operations)
 	p.pca.MountOperator(mux)
 	attempts, err := pki.NewACMMetrics(p.metrics)
@@ -164,6 +167,12 @@ func (p *controlPlane) routes() error {
 	p.acm.MountOperator(mux)
 	p.api = server.WithWarnings(mux)
 	return nil
+}
+
+// issue makes a certificate of Fairlead's own SDS.
+func (p *controlPlane) issue(ctx context.Context, by iam.Principal, name mesh.Name, id mesh.ID, r xds.IssueRequest) (xds.Issued, error) {
+	chain, err := p.own.Issue(ctx, by, name, id, r.Secret, []byte(r.CSR))
+	return xds.Issued{Chain: string(chain), Life: p.own.Life.Seconds()}, err
 }
 
 // pkiURL is where certificates say that CRLs and OCSP answers are.
@@ -194,6 +203,7 @@ func (p *controlPlane) run(ctx context.Context, stdout io.Writer) error {
 	group.Go(func() error { return p.xds.Serve(running, p.listener.xds) })
 	group.Go(func() error { return p.pca.Run(running) })
 	group.Go(func() error { return p.acm.Run(running) })
+	group.Go(func() error { return p.own.Run(running) })
 	group.Go(func() error {
 		<-running.Done()
 		p.ops.end()

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { os.Exit(meshtest.Main(m)) }
 
 // tour is the pages whose commands follow each other.
 var tour = []string{
-	"run-a-server", "run-a-proxy", "encrypt-an-edge", "go-mutual", "rotate-a-file-certificate",
+	"run-a-server", "run-a-proxy", "encrypt-an-edge", "go-mutual", "rotate-a-file-certificate", "go-mutual-without-files",
 	"see-who-talks-to-whom", "apply-files", "import-from-app-mesh", "private-ca", "certificates", "keep-certificate-arns", "back-up", "accept-a-shrink",
 }
 
