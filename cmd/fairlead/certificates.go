@@ -29,7 +29,6 @@ const (
 // certificates puts ACM and Private CA behind the API's address, or has what specs
 // name fetched from AWS.
 func (p *controlPlane) certificates(ctx context.Context, mux *awsapi.Mux, service *server.Service, graphs *server.Graphs) error {
-	p.pca = pki.NewPrivateCA(pki.Config{Store: p.store, Region: p.config.Region, URL: p.pkiURL(), Folder: p.config.DataDir, Now: time.Now, Log: p.log})
 	if p.config.ACM == acmAWS {
 		return p.mirrorAWS(ctx, mux, service)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/fairlead/fairlead/internal/awsacm"
 	"github.com/fairlead/fairlead/internal/awsapi"
 	"github.com/fairlead/fairlead/internal/iam"
+	"github.com/fairlead/fairlead/internal/mesh"
 	"github.com/fairlead/fairlead/internal/pki"
 	"github.com/fairlead/fairlead/internal/server"
 	"github.com/fairlead/fairlead/internal/store"
@@ -43,6 +44,7 @@ type controlPlane struct {
 	acm      *pki.ACM
 	mirror   *awsacm.Mirror // nil: certificates and authorities are embedded
 	rotator  *pki.Rotator   // nil, as mirror is not
+	own      *pki.OwnSDS
 	ops      *operations
 	listener struct{ api, xds, ops net.Listener }
 }
@@ -132,6 +134,8 @@ func (p *controlPlane) routes(ctx context.Context) error {
 		Keys: p.store, Region: p.config.Region, Account: p.config.AccountID, Tags: p.tags, Log: p.log,
 		Rates: awsapi.Rates{Reads: float64(p.config.ReadRate), Writes: float64(p.config.WriteRate)},
 	}
+	p.pca = pki.NewPrivateCA(pki.Config{Store: p.store, Region: p.config.Region, URL: p.pkiURL(), Folder: p.config.DataDir, Now: time.Now, Log: p.log})
+	p.own = &pki.OwnSDS{Authorities: p.pca, TrustDomain: p.config.TrustDomain, Life: p.config.OwnCertificateLife}
 	metrics, err := xds.NewMetrics(p.metrics)
 	if err != nil {
 		return fmt.Errorf("register metrics: %w", err)
@@ -141,8 +145,8 @@ func (p *controlPlane) routes(ctx context.Context) error {
 		Authenticate: func(ctx context.Context, method string) (iam.Principal, error) {
 			return awsapi.VerifyStream(ctx, wire, method)
 		},
-		Revocations: p.store.WatchRevocations,
-		TLS:         p.tls.config("h2"), NewCompiler: graphs.Compiler, ProxyLimit: p.config.quotas.Proxies, Metrics: metrics, Log: p.log,
+		Revocations: p.store.WatchRevocations, Issue: p.issue,
+		TLS: p.tls.config("h2"), NewCompiler: graphs.Compiler, ProxyLimit: p.config.quotas.Proxies, Metrics: metrics, Log: p.log,
 	})
 	if err != nil {
 		return err
@@ -167,6 +171,12 @@ func (p *controlPlane) serverName() string {
 		return p.listener.xds.Addr().String()
 	}
 	return host + "/" + p.listener.xds.Addr().String()
+}
+
+// issue makes a certificate of Fairlead's own SDS.
+func (p *controlPlane) issue(ctx context.Context, by iam.Principal, name mesh.Name, id mesh.ID, r xds.IssueRequest) (xds.Issued, error) {
+	chain, err := p.own.Issue(ctx, by, name, id, r.Secret, []byte(r.CSR))
+	return xds.Issued{Chain: string(chain), Life: p.own.Life.Seconds()}, err
 }
 
 // pkiURL is where certificates say that CRLs and OCSP answers are.
@@ -202,6 +212,7 @@ func (p *controlPlane) run(ctx context.Context, stdout io.Writer) error {
 		group.Go(func() error { return p.acm.Run(running) })
 		group.Go(func() error { return p.rotator.Run(running) })
 	}
+	group.Go(func() error { return p.own.Run(running) })
 	group.Go(func() error {
 		<-running.Done()
 		p.ops.end()

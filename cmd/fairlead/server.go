@@ -8,6 +8,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -25,19 +26,20 @@ type serverConfig struct {
 	OpsAddress    string
 	EtcdEndpoints []string
 	kekFlags
-	TLSCert       string
-	TLSKey        string
-	TLSClientCA   string
-	TrustDomain   string
-	PKIURL        string
-	ACM           string
-	ReadRate      uint
-	WriteRate     uint
-	Quotas        []string
-	Insecure      bool
-	LogLevel      string
-	LogFormat     string
-	UnsafeNoFsync bool
+	TLSCert            string
+	TLSKey             string
+	TLSClientCA        string
+	TrustDomain        string
+	OwnCertificateLife time.Duration
+	PKIURL             string
+	ACM                string
+	ReadRate           uint
+	WriteRate          uint
+	Quotas             []string
+	Insecure           bool
+	LogLevel           string
+	LogFormat          string
+	UnsafeNoFsync      bool
 
 	quotas server.Quotas // Quotas, as check has read them
 }
@@ -89,7 +91,8 @@ variable over the file.`,
 	f.StringVar(&c.TLSCert, "tls-cert", "", "certificate chain, PEM (default one of the server's own, by DATA-DIR/server-ca.pem)")
 	f.StringVar(&c.TLSKey, "tls-key", "", "private key of --tls-cert, PEM")
 	f.StringVar(&c.TLSClientCA, "tls-client-ca", "", "authorities, PEM, of the certificates that clients of the xDS address must present besides their signature")
-	f.StringVar(&c.TrustDomain, "trust-domain", "", "trust domain of the meshes' own certificates (default MESH.fairlead)")
+	f.StringVar(&c.TrustDomain, "trust-domain", "", "trust domain of the meshes' own certificates (default MESH.fairlead in lower case)")
+	f.DurationVar(&c.OwnCertificateLife, "own-certificate-life", 24*time.Hour, "how long the meshes' own certificates are valid; agents renew them at half of it")
 	f.StringVar(&c.PKIURL, "pki-url", "", "where relying parties fetch CRLs and OCSP answers, as certificates say (default http://OPS-ADDRESS)")
 	f.StringVar(&c.ACM, "acm", acmEmbedded, "whose certificates and authorities specs name by ARN: embedded, this server's own, or aws, those of ACM and AWS Private CA; the same on all servers of a store")
 	f.UintVar(&c.ReadRate, "api-read-rate", 20000, "requests per second that Describe, List and Get operations of an account may make; 0: any number")
@@ -134,6 +137,8 @@ func (c *serverConfig) check() error {
 		return usagef("--api-read-rate: %d is less than %d, which clients of App Mesh count on; 0 is any number", c.ReadRate, leastReadRate)
 	case c.WriteRate > 0 && c.WriteRate < leastWriteRate:
 		return usagef("--api-write-rate: %d is less than %d, which clients of App Mesh count on; 0 is any number", c.WriteRate, leastWriteRate)
+	case c.OwnCertificateLife < 10*time.Second || c.OwnCertificateLife > 90*24*time.Hour:
+		return usagef("--own-certificate-life: %s is not between 10s and 2160h", c.OwnCertificateLife)
 	case c.PKIURL != "" && !pkiURLPattern.MatchString(c.PKIURL):
 		return usagef("--pki-url: %q is not http://HOST or http://HOST:PORT, with a path or without, with no slash at its end", c.PKIURL)
 	case c.ACM != acmEmbedded && c.ACM != acmAWS:

@@ -173,7 +173,15 @@ func (a *Agent) run(ctx context.Context) error {
 		group.Go(func() error { a.state.keep(failed, a.relay.disk, a.log); return nil })
 	}
 	if a.config.Envoy.ConfigFile == "" {
-		up := &upstream{config: a.config, log: a.log, events: a.relay.server}
+		calls, connected := &issuer{}, make(chan struct{}, 1)
+		up := &upstream{config: a.config, log: a.log, events: a.relay.server, issuer: calls, opened: func() {
+			select {
+			case connected <- struct{}{}:
+			default:
+			}
+		}}
+		own := &ownSecrets{resource: a.config.Resource, secrets: a.files, issue: calls.call, log: a.log, now: a.now, connected: connected}
+		group.Go(func() error { own.run(failed); return nil })
 		group.Go(func() error { up.run(failed); return nil })
 	}
 	if os.Getpid() == 1 {

@@ -81,6 +81,7 @@ func ConfigFrom(lookup func(name string) (string, bool)) (Config, error) {
 	c.readAddresses(e)
 	c.readStateDir(e)
 	c.Envoy = envoyConfigFrom(e, c)
+	c.Shape.Provider = c.Envoy.SDSSocket != ""
 	e.ignored("the server is named by APPMESH_XDS_ENDPOINT", "APPMESH_PREVIEW", "APPMESH_DUALSTACK_ENDPOINT", "APPMESH_FIPS_ENDPOINT", "APPNET_ENABLE_RELAY_MODE_FOR_XDS")
 	if name := e.or("APPMESH_SIGNING_NAME", "appmesh"); name != "appmesh" {
 		e.warn("APPMESH_SIGNING_NAME", "has no effect: streams are signed for appmesh, not %q", name)

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/fairlead/fairlead/internal/envoy"
+	"github.com/fairlead/fairlead/internal/mesh"
 )
 
 const (
@@ -32,7 +33,8 @@ const (
 	settleFiles = 50 * time.Millisecond
 )
 
-// fileSecrets makes secrets of certificate files. It keeps for each the last
+// fileSecrets are the secrets that this agent serves: of certificate files, and
+// those that it was issued (own.go). It keeps for each the last
 // pair that was whole: a file that is missing, half written or not the other's
 // key changes nothing but the status. Files stay on this host.
 type fileSecrets struct {
@@ -53,6 +55,7 @@ type fileSecrets struct {
 type fileSecret struct {
 	name    string
 	files   envoy.FileSecret
+	own     bool   // not of files: issued to this agent
 	version string // of the good content; empty: none yet
 	any     *anypb.Any
 	problem string // why the files are not served as they are; empty: they are
@@ -80,7 +83,7 @@ func (f *fileSecrets) want(names []string) {
 	}
 	for _, name := range names {
 		if f.secrets[name] == nil {
-			f.secrets[name] = &fileSecret{name: name}
+			f.secrets[name] = newFileSecret(name)
 			f.load(f.secrets[name])
 			changed = true
 		}
@@ -95,9 +98,66 @@ func (f *fileSecrets) want(names []string) {
 	}
 }
 
+func newFileSecret(name string) *fileSecret {
+	if mesh.IsOwnCertificate(name) {
+		return &fileSecret{name: name, own: true, problem: "the server has not issued it yet"}
+	}
+	return &fileSecret{name: name}
+}
+
+// own are the names of the secrets that are to be issued to this agent.
+func (f *fileSecrets) own() map[string]bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	names := map[string]bool{}
+	for name, s := range f.secrets {
+		if s.own {
+			names[name] = true
+		}
+	}
+	return names
+}
+
+// put serves a certificate that was issued to this agent. One that is not named
+// any longer is dropped.
+func (f *fileSecrets) put(name, chain string, key []byte) error {
+	made, expires, err := makeSecret(name, envoy.FileSecret{Chain: name, Key: name}, []byte(chain), key)
+	if err != nil {
+		return err
+	}
+	packed, err := anypb.New(made)
+	if err != nil {
+		return fmt.Errorf("write secret: %w", err)
+	}
+	digest := sha256.Sum256([]byte(chain))
+	f.mu.Lock()
+	if s := f.secrets[name]; s != nil {
+		s.any, s.version, s.problem, s.refused, s.loaded, s.expires = packed, fmt.Sprintf("%x", digest[:8]), "", "", f.now(), expires
+	}
+	f.mu.Unlock()
+	f.tell()
+	return nil
+}
+
+// lacks notes why a certificate is not issued, and says whether that is new.
+func (f *fileSecrets) lacks(name, problem string) (news bool) {
+	f.mu.Lock()
+	if s := f.secrets[name]; s != nil && s.problem != problem {
+		s.problem, news = problem, true
+	}
+	f.mu.Unlock()
+	if news && f.changed != nil {
+		f.changed()
+	}
+	return news
+}
+
 // load reads a secret's files. It is called with the lock held and reports
 // whether anything is different now.
 func (f *fileSecrets) load(s *fileSecret) (changed bool) {
+	if s.own {
+		return false
+	}
 	files, err := envoy.ParseFileSecret(s.name)
 	s.files = files
 	var chain, key []byte
@@ -236,6 +296,7 @@ func (f *fileSecrets) watchDirectories(watcher *fsnotify.Watcher) {
 	defer f.mu.Unlock()
 	wanted := map[string]bool{}
 	for _, s := range f.secrets {
+		// What was issued has no files, and no paths.
 		for _, path := range []string{s.files.Chain, s.files.Key} {
 			if path == "" {
 				continue
@@ -339,7 +400,13 @@ func (f *fileSecrets) states() []secretState {
 	states := make([]secretState, 0, len(f.secrets))
 	for _, s := range f.secrets {
 		state := secretState{Name: s.name, Files: s.files, Loaded: s.any != nil && s.refused == "", Held: f.holders[s.name] > 0, Problem: s.problem, Expires: s.expires}
+		if s.own {
+			own, _ := mesh.ParseOwnCertificate(s.name)
+			state.Files.Chain = own.URI
+		}
 		switch {
+		case s.own && s.any != nil && now.After(s.expires):
+			state.Problem = fmt.Sprintf("%s has expired at %s; %s", state.Files.Chain, s.expires.UTC().Format(time.RFC3339), s.problem)
 		case s.problem != "" && s.any != nil:
 			state.Problem += " (the last good one is served)"
 		case s.refused != "":

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/fairlead/fairlead/internal/envoy"
+	"github.com/fairlead/fairlead/internal/mesh"
 )
 
 // sdsServer serves the secrets of `file` certificates to the agent's Envoy, in
@@ -113,6 +114,8 @@ func (s *sdsStream) due() (due map[string]bool, missing []string) {
 	for name := range s.names {
 		content, version, _ := s.files.get(name)
 		switch {
+		case content == nil && mesh.IsOwnCertificate(name):
+			// It comes within the time that Envoy waits for it, or Envoy goes on.
 		case content == nil && s.ask[name]:
 			missing = append(missing, name)
 		case content != nil && (s.ask[name] || s.sent[name] != version):

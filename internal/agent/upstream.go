@@ -44,6 +44,9 @@ type upstream struct {
 	config Config
 	log    *slog.Logger
 	events chan<- serverEvent
+	issuer *issuer
+	// opened is told of each stream that opens.
+	opened func()
 }
 
 // quietAfter is when a stream that was not refused counts as connected, though
@@ -145,6 +148,9 @@ func (u *upstream) connect(ctx context.Context) (served bool, err error) {
 			}
 		}
 	}()
+	u.issuer.conn.Store(conn)
+	defer u.issuer.conn.Store(nil)
+	u.opened()
 	u.emit(ctx, serverEvent{opened: s})
 	defer time.AfterFunc(quietAfter, func() { u.emit(ctx, serverEvent{quiet: s}) }).Stop()
 	for {

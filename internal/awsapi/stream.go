@@ -26,6 +26,8 @@ const StreamService = "appmesh"
 const (
 	StreamAggregatedResources = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
 	DeltaAggregatedResources  = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+	// IssueCertificate is what agents call beside their stream.
+	IssueCertificate = "/fairlead.v1.OwnSDS/IssueCertificate"
 )
 
 // StreamScope is what a stream's signature is for.
@@ -88,13 +90,13 @@ func (StreamSigner) RequireTransportSecurity() bool { return true }
 
 // VerifyStream says who opens an ADS stream, from the context of its gRPC
 // handler. The profile (design.md 3) is the one of the App Mesh Envoy image:
-// only the two ADS methods, over TLS, signed as a POST of nothing; host,
+// only the two ADS methods and IssueCertificate, over TLS, signed as a POST of nothing; host,
 // x-amz-date and any x-amz header signed. A Refusal with
 // iam.ErrUnauthenticated is gRPC status 16; any other error means that keys
 // cannot be looked up now (14).
 func VerifyStream(ctx context.Context, cfg Config, fullMethod string) (iam.Principal, error) {
-	if fullMethod != StreamAggregatedResources && fullMethod != DeltaAggregatedResources {
-		return iam.Principal{}, iam.Refuse(iam.ErrUnauthenticated, "%s takes no signature: only aggregated discovery streams do", fullMethod)
+	if fullMethod != StreamAggregatedResources && fullMethod != DeltaAggregatedResources && fullMethod != IssueCertificate {
+		return iam.Principal{}, iam.Refuse(iam.ErrUnauthenticated, "%s takes no signature: only aggregated discovery streams and requests for certificates do", fullMethod)
 	}
 	p, _ := peer.FromContext(ctx)
 	if p == nil || p.AuthInfo == nil || p.AuthInfo.AuthType() != "tls" {

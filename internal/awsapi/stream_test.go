@@ -170,7 +170,7 @@ func TestStreamProfile(t *testing.T) {
 		{"signed for the other method", func(s *attempt) { s.scope.Method = StreamAggregatedResources; s.method = DeltaAggregatedResources }, nil, mismatch},
 		{"signed for another server", func(s *attempt) { s.authority = "other.example:9481" }, nil, mismatch},
 		{"signed without a port that is not the default", func(s *attempt) { s.scope.Authority = "fairlead.example" }, nil, mismatch},
-		{"another method", func(s *attempt) { s.method = "/envoy.service.route.v3.RouteDiscoveryService/StreamRoutes" }, nil, "/envoy.service.route.v3.RouteDiscoveryService/StreamRoutes takes no signature: only aggregated discovery streams do"},
+		{"another method", func(s *attempt) { s.method = "/envoy.service.route.v3.RouteDiscoveryService/StreamRoutes" }, nil, "/envoy.service.route.v3.RouteDiscoveryService/StreamRoutes takes no signature: only aggregated discovery streams and requests for certificates do"},
 		{"payload hash of something", nil, func(s *attempt) { s.md.Set("x-amz-content-sha256", hashOf([]byte("x"))) }, "The x-amz-content-sha256 header of a stream is the SHA-256 of nothing or UNSIGNED-PAYLOAD."},
 		{"payload hash exchanged", nil, func(s *attempt) { s.md.Set("x-amz-content-sha256", unsignedPayload) }, mismatch},
 		{"payload hash dropped", nil, func(s *attempt) { s.md.Delete("x-amz-content-sha256") }, mismatch},

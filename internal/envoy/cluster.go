@@ -43,7 +43,7 @@ func (a *assembly) clusters() error {
 			a.refuses(e, why)
 		}
 		k := a.key.start("cluster").str(name).endpoint(e.Server).int(e.Listener.Port)
-		k.decision(&e.Decision).bool(why != "").bool(a.shape.Agent).str(string(e.Server.IPPreference)).str(e.Server.DiscoveryName)
+		a.sources().keyOf(k.decision(&e.Decision).bool(why != ""), e.Decision.Certificate).str(string(e.Server.IPPreference)).str(e.Server.DiscoveryName)
 		err := a.resource(k, e.Server.ID, func(d *draft) (Ref, content) {
 			return Ref{Cluster, name}, content{Message: d.egressCluster(name, e, a.sources())}
 		})

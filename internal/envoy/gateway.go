@@ -93,7 +93,7 @@ func (a *assembly) gateway() error {
 		if err := a.gatewayTable(l); err != nil {
 			return err
 		}
-		k := a.key.start("gateway").endpoint(e).int(l.Port).listenerTLS(&l.TLS).bool(takes.tls).str(a.shape.Bind).bool(a.shape.Agent).str(string(e.IPPreference))
+		k := a.key.start("gateway").endpoint(e).int(l.Port).listenerTLS(&l.TLS).bool(takes.tls).str(a.shape.Bind).bool(a.shape.Agent).bool(a.shape.Provider).str(string(e.IPPreference))
 		name := gatewayListener(l.Port)
 		err := a.resource(k, e.ID, func(d *draft) (Ref, content) {
 			return Ref{Listener, name}, content{Message: d.gatewayListener(a, name, l, takes)}

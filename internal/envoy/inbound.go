@@ -49,6 +49,9 @@ func (a *assembly) accept(l *mesh.Listener) accepts {
 	if c := l.TLS.Certificate; takes.tls && c.Source == tlspolicy.SourceACM {
 		a.need(secret{certificate: c.ARN})
 	}
+	if v := l.TLS.Validation; takes.tls && v != nil && a.sources().ownTrust(&v.Trust) {
+		a.need(secret{own: a.graph.TrustDomain})
+	}
 	if why != "" {
 		_, field, _ := strings.Cut(l.TLS.Field, " ")
 		a.problem(field, "port %d refuses every TLS connection: %s", l.Port, why)
@@ -99,7 +102,7 @@ func (d *draft) chains(name string, l *mesh.Listener, takes accepts, match *wrap
 func (a *assembly) inbound() error {
 	e := a.endpoint
 	k := key{}
-	k.start("inbound").str(a.graph.Name.Mesh).endpoint(e).str(a.shape.Bind).bool(a.shape.Agent).str(string(e.IPPreference))
+	k.start("inbound").str(a.graph.Name.Mesh).endpoint(e).str(a.shape.Bind).bool(a.shape.Agent).bool(a.shape.Provider).str(string(e.IPPreference))
 	var listeners []*mesh.Listener
 	var taken []accepts
 	for _, l := range e.Listeners {

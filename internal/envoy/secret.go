@@ -16,6 +16,7 @@ type secret struct {
 	certificate string   // ARN: its chain and key
 	issuer      string   // ARN of a certificate: what it chains to
 	authorities []string // ARNs: trust
+	own         string   // trust domain: trust in the mesh's own authority
 }
 
 func (s secret) name() string {
@@ -24,6 +25,8 @@ func (s secret) name() string {
 		return mesh.CertificateSecret(s.certificate)
 	case s.issuer != "":
 		return mesh.IssuerSecret(s.issuer)
+	case s.own != "":
+		return mesh.OwnTrust(s.own)
 	}
 	return mesh.TrustSecret(s.authorities)
 }
@@ -42,6 +45,8 @@ func (a *assembly) needEdge(d *tlspolicy.Decision) {
 	case d.Transport != tlspolicy.TLS:
 	case d.Validation == tlspolicy.ByPolicy && d.Trust.Source == tlspolicy.SourceACM:
 		a.need(secret{authorities: d.Trust.ARNs})
+	case d.Validation == tlspolicy.ByPolicy && a.sources().ownTrust(d.Trust), d.Validation == tlspolicy.ByIssuerRoot && d.IssuerOf.Source == tlspolicy.SourceOwnSDS:
+		a.need(secret{own: a.graph.TrustDomain})
 	case d.Validation == tlspolicy.ByIssuerRoot:
 		a.need(secret{issuer: d.IssuerOf.ARN})
 	}
@@ -66,6 +71,10 @@ func (a *assembly) addSecrets() error {
 			c := a.graph.Certificates[s.issuer]
 			a.origin(mesh.ARNID(c.ARN), c.Revision)
 			err = a.trustSecret(s.name(), mesh.ARNID(c.ARN), c.Roots, c.CRLs)
+		case s.own != "":
+			own := a.graph.Own
+			a.origin(mesh.ARNID(own.ARN), own.Revision)
+			err = a.trustSecret(s.name(), mesh.ARNID(own.ARN), own.Roots, own.CRLs)
 		default:
 			err = a.authoritiesSecret(s)
 		}

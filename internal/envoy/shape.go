@@ -17,6 +17,7 @@ const (
 	MetadataAppAddress  = "fairlead.app_address"  // FAIRLEAD_APP_ADDRESS
 	MetadataAppPorts    = "fairlead.app_ports"    // FAIRLEAD_APP_PORTS
 	MetadataTCPEgress   = "fairlead.tcp_egress"   // FAIRLEAD_TCP_EGRESS
+	MetadataProvider    = "fairlead.sds_provider" // "true" if APPMESH_SDS_SOCKET_PATH is set
 )
 
 // Shape is what one proxy's own surroundings decide about its listeners and its
@@ -35,6 +36,9 @@ type Shape struct {
 	TCPEgress string
 	// Agent is true when an agent serves the secrets of `file` certificates.
 	Agent bool
+	// Provider is true when a provider of this host's answers every `sds` secret,
+	// also those in the mesh's trust domain.
+	Provider bool
 }
 
 // ShapeOf reads the shape from a node's metadata. A node without any of it, as
@@ -48,6 +52,7 @@ func ShapeOf(node *corev3.Node) (Shape, error) {
 		AppPorts:   read(MetadataAppPorts),
 		TCPEgress:  read(MetadataTCPEgress),
 		Agent:      read(MetadataAgent) != "",
+		Provider:   read(MetadataProvider) == "true",
 	}
 	return shape.Canonical()
 }
@@ -99,6 +104,9 @@ func (s Shape) Metadata() map[string]string {
 		if value != "" {
 			metadata[key] = value
 		}
+	}
+	if s.Provider {
+		metadata[MetadataProvider] = "true"
 	}
 	return metadata
 }

@@ -28,11 +28,37 @@ const secretTimeout = time.Second
 
 // sources says who serves secrets to a proxy, and which the server itself has.
 type sources struct {
-	agent bool // the agent serves those of files
-	graph *mesh.Graph
+	agent    bool // the agent serves those of files, and those of its own
+	provider bool // a provider of the host's has every `sds` secret
+	graph    *mesh.Graph
+	dns      string // the discovery name of the endpoint whose proxy this is
 }
 
-func (a *assembly) sources() sources { return sources{a.shape.Agent, a.graph} }
+func (a *assembly) sources() sources {
+	return sources{a.shape.Agent, a.shape.Provider, a.graph, a.endpoint.DiscoveryName}
+}
+
+// own says whether a certificate is one that the agent has issued.
+func (s sources) own(c *tlspolicy.Certificate) bool {
+	return c != nil && c.Source == tlspolicy.SourceOwnSDS && s.agent && !s.provider
+}
+
+// ownTrust says whether a trust is that of the mesh's own authority.
+func (s sources) ownTrust(t *tlspolicy.Trust) bool {
+	return t.Source == tlspolicy.SourceOwnSDS && !s.provider
+}
+
+// noOwn is why nothing of the mesh's own authority can be had.
+const noOwn = "the mesh's own authority is not there"
+
+// keyOf adds to a key what sources decide of a certificate.
+func (s sources) keyOf(k *key, c *tlspolicy.Certificate) *key {
+	dns := ""
+	if s.own(c) {
+		dns = s.dns
+	}
+	return k.bool(s.agent).bool(s.provider).str(dns)
+}
 
 // noSource is why a certificate or trust is not there that a spec, wrong as it
 // is, takes from nowhere.
@@ -57,6 +83,10 @@ func (s sources) lacksTrust(t *tlspolicy.Trust) string {
 		return noSource
 	case t.Source == tlspolicy.SourceACM && !slices.ContainsFunc(t.ARNs, func(arn string) bool { return s.graph.Authorities[arn] != nil }):
 		return strings.Join(t.ARNs, ", ") + " cannot be had"
+	case s.ownTrust(t) && t.Secret != mesh.OwnTrust(s.graph.TrustDomain):
+		return t.Secret + " is not the mesh's trust bundle"
+	case s.ownTrust(t) && s.graph.Own == nil:
+		return noOwn
 	}
 	return ""
 }
@@ -78,8 +108,8 @@ func (s sources) refusal(d *tlspolicy.Decision) string {
 		why = s.lacksTrust(d.Trust)
 	case d.IssuerOf != nil && d.IssuerOf.Source == tlspolicy.SourceACM:
 		what, why = "the root of the server's certificate: ", s.lacksCertificate(d.IssuerOf)
-	default:
-		what, why = "the root of the server's certificate: ", "certificates from Fairlead's own SDS are not served yet"
+	case s.graph.Own == nil:
+		what, why = "the root of the server's certificate: ", noOwn
 	}
 	if why == "" {
 		return ""
@@ -100,7 +130,11 @@ func (d *draft) upstreamTLS(dec *tlspolicy.Decision, protocol appmesh.PortProtoc
 	case tlspolicy.ByPolicy:
 		d.validate(common, dec.Trust, dec.SANs, s)
 	case tlspolicy.ByIssuerRoot:
-		validateBy(common, d.secretOverADS(mesh.IssuerSecret(dec.IssuerOf.ARN)), dec.SANs)
+		name := mesh.OwnTrust(s.graph.TrustDomain)
+		if dec.IssuerOf.Source == tlspolicy.SourceACM {
+			name = mesh.IssuerSecret(dec.IssuerOf.ARN)
+		}
+		validateBy(common, d.secretOverADS(name), dec.SANs)
 	}
 	return d.socket(&tlsv3.UpstreamTlsContext{CommonTlsContext: common, Sni: dec.SNI})
 }
@@ -152,6 +186,9 @@ func (d *draft) certificate(common *tlsv3.CommonTlsContext, c *tlspolicy.Certifi
 		common.TlsCertificates = []*tlsv3.TlsCertificate{{CertificateChain: file(c.Chain), PrivateKey: file(c.Key)}}
 	case c.Source == tlspolicy.SourceFile:
 		common.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{secretFrom(AgentCluster, FileCertificateName(c.Chain, c.Key))}
+	case s.own(c):
+		name := mesh.OwnCertificate{URI: c.Secret, DNS: s.dns}.SecretName()
+		common.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{secretFrom(AgentCluster, name)}
 	default:
 		common.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{secretFrom(SDSCluster, c.Secret)}
 	}
@@ -169,6 +206,8 @@ func (d *draft) validate(common *tlsv3.CommonTlsContext, t *tlspolicy.Trust, nam
 		validateBy(common, secretFrom(AgentCluster, FileTrustName(t.Chain)), names)
 	case t.Source == tlspolicy.SourceACM:
 		validateBy(common, d.secretOverADS(mesh.TrustSecret(t.ARNs)), names)
+	case s.ownTrust(t):
+		validateBy(common, d.secretOverADS(mesh.OwnTrust(s.graph.TrustDomain)), names)
 	default:
 		validateBy(common, secretFrom(SDSCluster, t.Secret), names)
 	}

@@ -31,7 +31,8 @@ func Build(view *View) *Graph {
 			}
 		}
 	}
-	b.trustDomain = cmp.Or(view.TrustDomain, b.graph.Name.Mesh+".fairlead")
+	b.trustDomain = view.trustDomain()
+	b.graph.TrustDomain, b.graph.Own = b.trustDomain, view.Own
 
 	b.nodes()
 	b.gateways()

@@ -22,6 +22,8 @@ type Graph struct {
 	// cannot be had.
 	Certificates map[string]*Certificate
 	Authorities  map[string]*Authority
+	TrustDomain  string     // of Fairlead's own SDS
+	Own          *Authority // as in View
 
 	view *View // that it was built from
 }

@@ -156,6 +156,12 @@ func (g *Graph) Renewed(view *View) (*Graph, bool) {
 		}
 		next.Certificates[arn] = is
 	}
+	if is, was := view.Own, g.Own; is != was {
+		if was == nil || is == nil || was.Roots != is.Roots {
+			return nil, false
+		}
+		next.Own = is
+	}
 	for arn, was := range g.Authorities {
 		is := view.Authorities[arn]
 		// Which roots a certificate shares with an authority is compared anew.

@@ -15,6 +15,10 @@ func (b *builder) listenerTLS(id ID, i int, tls *appmesh.ListenerTls) tlspolicy.
 	l := readListener(id.String()+" "+field, tls, b.trustDomain)
 	if l.Mode != tlspolicy.ModeNone && l.Mode != tlspolicy.ModeDisabled {
 		b.certificate(id, field, l.Certificate)
+		b.own(id, field, l.Certificate, nil)
+		if l.Validation != nil {
+			b.own(id, field, nil, &l.Validation.Trust)
+		}
 	}
 	return l
 }
@@ -69,6 +73,7 @@ func (b *builder) policy(id ID, field string, tls *appmesh.ClientPolicyTls) *tls
 			b.authorities(id, field, &p.Trust)
 		}
 	}
+	b.own(id, field, p.Certificate, &p.Trust)
 	return p
 }
 

@@ -88,7 +88,7 @@ type View struct {
 	Mesh     *Record[appmesh.MeshSpec]
 	Revision int64 // of the newest write that the view contains
 	// TrustDomain is that of the SDS secrets that Fairlead's agents issue
-	// themselves; empty: <mesh>.fairlead.
+	// themselves; empty: <mesh>.fairlead in lower case.
 	TrustDomain string
 
 	VirtualNodes    map[string]*Record[appmesh.VirtualNodeSpec]
@@ -104,4 +104,7 @@ type View struct {
 	// nothing is known of any, as of a mesh that is not in a store.
 	Certificates map[string]*Certificate
 	Authorities  map[string]*Authority
+	// Own is the trust in the mesh's own authority, which issues the certificates
+	// of secrets in the trust domain; nil: there is none, or no spec names such.
+	Own *Authority
 }

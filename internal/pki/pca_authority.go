@@ -27,6 +27,8 @@ type authority struct {
 	// Adopted says that its ARN was another's before. Whoever owns this server
 	// manages it, whatever account the ARN names.
 	Adopted bool `json:"adopted,omitzero"`
+	// Mesh is the mesh that this is the own authority of, as store.MeshKey.
+	Mesh string `json:"mesh,omitzero"`
 
 	Status    acmpca.CertificateAuthorityStatus `json:"status"` // never EXPIRED: see statusAt
 	CreatedAt time.Time                         `json:"createdAt"`

@@ -249,6 +249,9 @@ func (p *PrivateCA) mayRotate(a *authority, now time.Time) error {
 	if a.Type != acmpca.CertificateAuthorityTypeRoot {
 		return acmpca.NewInvalidArgsException("%s is of type SUBORDINATE, and only roots are rotated: give it a new certificate with acm-pca import-certificate-authority-certificate", p.arn(a.Account, a.ID))
 	}
+	if a.Mesh != "" {
+		return acmpca.NewInvalidStateException("%s is the own authority of the mesh %s, which gets its successor by itself, in time or when this one is deleted", p.arn(a.Account, a.ID), a.Mesh)
+	}
 	if a.CSR == nil {
 		return acmpca.NewInvalidStateException("The key of %s is not here, and what is not here cannot be rotated", p.arn(a.Account, a.ID))
 	}

@@ -114,7 +114,7 @@ func (p *PrivateCA) put(tx *store.Tx, at store.Place, a *authority) error {
 func (p *PrivateCA) serve(tx *store.Tx, a *authority) error {
 	served := &store.Authority{
 		ARN: p.arn(a.Account, a.ID), Account: a.Account, Root: a.Type == acmpca.CertificateAuthorityTypeRoot,
-		Status: string(a.Status), NotAfter: a.NotAfter, Parents: a.Parents, Readers: readersOf(a.Policy),
+		Status: string(a.Status), NotAfter: a.NotAfter, Parents: a.Parents, Readers: readersOf(a.Policy), Mesh: a.Mesh,
 	}
 	if served.Root && a.Certificate != nil {
 		served.Roots = a.roots()

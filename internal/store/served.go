@@ -52,6 +52,9 @@ type Authority struct {
 	Parents []string `json:"parents,omitzero"`
 	// Readers are the accounts that its resource policy lets read it.
 	Readers []string `json:"readers,omitzero"`
+	// Mesh is the mesh that this is the own authority of, as OWNER/NAME. A mesh may
+	// have several, one after the other.
+	Mesh string `json:"mesh,omitzero"`
 	// Gone: it was removed, and nothing of it is left but this.
 	Gone bool `json:"gone,omitzero"`
 }

@@ -41,8 +41,12 @@ func newTrust() trust {
 	}
 }
 
-// arns are those that the specs of a mesh name.
-type arns struct{ certificates, authorities map[string]bool }
+// arns are those that the specs of a mesh name. With own, they name the mesh's
+// own authority, too.
+type arns struct {
+	certificates, authorities map[string]bool
+	own                       bool
+}
 
 // certificate is one as it lies in the store, opened.
 type certificate struct {
@@ -177,10 +181,10 @@ func (t *trust) take(b *batch, hidden func(mesh.Name) bool) (changed bool, renam
 		if d.view.Mesh == nil {
 			continue
 		}
-		if certificates, authorities := d.view.ARNs(); len(certificates)+len(authorities) > 0 {
-			t.names[name] = arns{certificates, authorities}
+		if certificates, authorities := d.view.ARNs(); len(certificates)+len(authorities) > 0 || d.view.NamesOwn() {
+			t.names[name] = arns{certificates, authorities, d.view.NamesOwn()}
 		} else {
-			d.view.Certificates, d.view.Authorities = nil, nil
+			d.view.Certificates, d.view.Authorities, d.view.Own = nil, nil, nil
 		}
 	}
 	return b.trust.whole || len(b.trust.authorities)+len(b.trust.lists) > 0, renamed

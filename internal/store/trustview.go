@@ -43,11 +43,19 @@ func (c *cache) serve(b *batch, name mesh.Name) {
 		}
 		revision = max(revision, newest)
 	}
-	if revision == view.Revision && maps.Equal(certificates, view.Certificates) && maps.Equal(authorities, view.Authorities) {
+	var own *mesh.Authority
+	if t.names[name].own {
+		var newest int64
+		if own, newest = t.own(name); own != nil && view.Own != nil && *view.Own == *own {
+			own = view.Own
+		}
+		revision = max(revision, newest)
+	}
+	if revision == view.Revision && own == view.Own && maps.Equal(certificates, view.Certificates) && maps.Equal(authorities, view.Authorities) {
 		return
 	}
 	view = c.draft(b, name).view
-	view.Certificates, view.Authorities, view.Revision = certificates, authorities, revision
+	view.Certificates, view.Authorities, view.Own, view.Revision = certificates, authorities, own, revision
 }
 
 // certificate is a certificate with the CRLs of its chain, and the newest
@@ -99,6 +107,43 @@ func (t *trust) anchor(arn string) (made *mesh.Authority, newest int64) {
 	}
 	return &mesh.Authority{ARN: arn, Revision: root.Revision, Roots: root.Value.Roots, CRLs: crls}, newest
 }
+
+// MeshKey is a mesh as Authority.Mesh has it.
+func MeshKey(name mesh.Name) string { return name.Owner + "/" + name.Mesh }
+
+// own is the trust in a mesh's own authorities, the newest and those before it
+// that hold still, under the ARN of the newest; nil: there is none. An authority
+// that somebody deletes is not trusted from then on.
+func (t *trust) own(name mesh.Name) (made *mesh.Authority, newest int64) {
+	key := MeshKey(name)
+	listed := true
+	for _, arn := range slices.Sorted(maps.Keys(t.authorities)) {
+		if t.authorities[arn].Value.Mesh != key {
+			continue
+		}
+		one, revision := t.anchor(arn)
+		newest = max(newest, revision, t.authorities[arn].Revision)
+		if one == nil || t.authorities[arn].Value.Status == statusDeleted {
+			continue
+		}
+		if made == nil {
+			made = &mesh.Authority{}
+		}
+		if one.Revision > made.Revision {
+			made.ARN, made.Revision = arn, one.Revision
+		}
+		listed = listed && one.CRLs != ""
+		made.Roots += one.Roots
+		made.CRLs += one.CRLs
+	}
+	if made != nil && !listed {
+		made.CRLs = "" // an Envoy that has the lists of one authority wants those of each
+	}
+	return made, newest
+}
+
+// statusDeleted is Private CA's status of what can still be restored.
+const statusDeleted = "DELETED"
 
 // below are the ARNs of an authority and of those that it has signed, directly
 // or through others, in order.

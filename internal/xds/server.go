@@ -34,6 +34,8 @@ type Config struct {
 	// ends: its streams end too. nil: nobody deletes keys.
 	Revocations func(ctx context.Context, revoked func(accessKeyID string)) error
 	TLS         *tls.Config
+	// Issue makes certificates of Fairlead's own SDS. nil: there are none.
+	Issue Issuer
 	// NewCompiler makes the stages between store and streams for one mesh. nil:
 	// mesh.Build and envoy.Builder.
 	NewCompiler func() Compiler
@@ -55,6 +57,7 @@ type Server struct {
 	config Config
 	hub    *Hub
 	keys   *openKeys
+	limits issueLimits
 	grpc   *grpc.Server
 }
 
@@ -79,6 +82,7 @@ func NewServer(c Config) (*Server, error) {
 	s.grpc = grpc.NewServer(append(ServerOptions(), grpc.Creds(credentials.NewTLS(tlsConfig)))...)
 	NewHandler(s.grpc, &Handler{Acceptor: s, VersionPrefix: versionPrefix(c.Source.Lineage()),
 		SendTimeout: c.SendTimeout, Metrics: c.Metrics, Log: c.Log})
+	s.registerIssuer()
 	return s, nil
 }
 

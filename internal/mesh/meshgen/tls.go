@@ -66,6 +66,7 @@ func authorityARN(i int) string {
 
 // held makes the certificates and authorities. What stands for PEM in them is none.
 func (g *generator) held() {
+	g.view.Own = &mesh.Authority{ARN: "arn:aws:acm-pca:us-east-1:" + Mesh.Owner + ":certificate-authority/33333333-3333-4333-8333-000000000000", Revision: 1, Roots: "own"}
 	g.view.Certificates, g.view.Authorities = map[string]*mesh.Certificate{}, map[string]*mesh.Authority{}
 	if !g.config.ACM {
 		return
