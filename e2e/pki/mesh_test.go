@@ -2,10 +2,15 @@ package pki
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"math/big"
@@ -46,15 +51,13 @@ type shop struct {
 
 var shopServices = []string{"blue.local", "trusting.local"}
 
-func openShop(t *testing.T) *shop {
+func openShop(t *testing.T, certify func(*shop) (arn string)) *shop {
 	s := &shop{t: t, server: meshtest.StartServer(t, meshtest.ServerOptions{Debug: true}), roots: x509.NewCertPool()}
 	s.root, s.acm = authorityForACM(t, s.server), acmClient(t, s.server)
 	own := must[*acmpca.GetCertificateAuthorityCertificateOutput](t)(client(t, s.server).GetCertificateAuthorityCertificate(t.Context(),
 		&acmpca.GetCertificateAuthorityCertificateInput{CertificateAuthorityArn: &s.root}))
 	s.roots.AppendCertsFromPEM([]byte(*own.Certificate))
-	s.certificate = *must[*acm.RequestCertificateOutput](t)(s.acm.RequestCertificate(t.Context(), &acm.RequestCertificateInput{
-		DomainName: aws.String("blue.local"), CertificateAuthorityArn: &s.root, KeyAlgorithm: "EC_secp384r1", // what an Envoy as a client refuses by its presets
-	})).CertificateArn
+	s.certificate = certify(s)
 	waitIssued(t, s.acm, s.certificate, issuedWithin)
 
 	n := meshtest.NewNetwork(t)
@@ -89,6 +92,72 @@ spec:
 	s.blue.WaitReady(t)
 	s.client.WaitReady(t)
 	return s
+}
+
+// request has ACM issue a certificate.
+func (s *shop) request() string {
+	return *must[*acm.RequestCertificateOutput](s.t)(s.acm.RequestCertificate(s.t.Context(), &acm.RequestCertificateInput{
+		DomainName: aws.String("blue.local"), CertificateAuthorityArn: &s.root, KeyAlgorithm: "EC_secp384r1", // what an Envoy as a client refuses by its presets
+	})).CertificateArn
+}
+
+// importNew imports a certificate with a new key, under an ARN if one is given.
+func (s *shop) importNew(under *string) string {
+	s.t.Helper()
+	key := must[*ecdsa.PrivateKey](s.t)(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	csr := must[[]byte](s.t)(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+		Subject: pkix.Name{CommonName: "blue.local"}, DNSNames: []string{"blue.local"}}, key))
+	authorities := client(s.t, s.server)
+	issued := must[*acmpca.IssueCertificateOutput](s.t)(authorities.IssueCertificate(s.t.Context(), &acmpca.IssueCertificateInput{
+		CertificateAuthorityArn: &s.root, Csr: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr}),
+		SigningAlgorithm: pca.SigningAlgorithmSha256withecdsa, Validity: &pca.Validity{Type: pca.ValidityPeriodTypeDays, Value: aws.Int64(30)},
+	}))
+	got := must[*acmpca.GetCertificateOutput](s.t)(authorities.GetCertificate(s.t.Context(), &acmpca.GetCertificateInput{
+		CertificateAuthorityArn: &s.root, CertificateArn: issued.CertificateArn}))
+	pkcs8 := must[[]byte](s.t)(x509.MarshalPKCS8PrivateKey(key))
+	return *must[*acm.ImportCertificateOutput](s.t)(s.acm.ImportCertificate(s.t.Context(), &acm.ImportCertificateInput{
+		CertificateArn: under, Certificate: []byte(*got.Certificate), CertificateChain: []byte(*got.CertificateChain),
+		PrivateKey: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}),
+	})).CertificateArn
+}
+
+// load calls all services without a pause worth the name until stop is called, which
+// wants every one of the calls to have been answered.
+func (s *shop) load() (stop func()) {
+	var total atomic.Int64
+	var failed sync.Map
+	stopped := make(chan struct{})
+	var workers sync.WaitGroup
+	for _, service := range shopServices {
+		workers.Go(func() {
+			pause := time.NewTicker(10 * time.Millisecond)
+			defer pause.Stop()
+			for {
+				if got := s.call(s.t.Context(), service); got != "blue" {
+					failed.Store(got, service)
+				}
+				total.Add(1)
+				select {
+				case <-stopped:
+					return
+				case <-pause.C:
+				}
+			}
+		})
+	}
+	return func() {
+		s.t.Helper()
+		close(stopped)
+		workers.Wait()
+		failed.Range(func(answer, service any) bool {
+			s.t.Errorf("%s answered %q", service, answer)
+			return true
+		})
+		if total.Load() < 60 {
+			s.t.Errorf("only %d requests", total.Load())
+		}
+		s.t.Logf("%d requests", total.Load())
+	}
 }
 
 // call asks the client's Envoy for a service, and says what is answered.
@@ -163,11 +232,21 @@ func (s *shop) serial(ctx context.Context) (*big.Int, error) {
 // returns the serial of.
 func (s *shop) renew() *big.Int {
 	s.t.Helper()
+	return s.replace(func() error {
+		_, err := s.acm.RenewCertificate(s.t.Context(), &acm.RenewCertificateInput{CertificateArn: &s.certificate})
+		return err
+	})
+}
+
+// replace waits until blue serves what came of a renewal or an import, and returns
+// its serial.
+func (s *shop) replace(by func() error) *big.Int {
+	s.t.Helper()
 	before, err := s.serial(s.t.Context())
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if _, err := s.acm.RenewCertificate(s.t.Context(), &acm.RenewCertificateInput{CertificateArn: &s.certificate}); err != nil {
+	if err := by(); err != nil {
 		s.t.Fatal(err)
 	}
 	d := waitIssued(s.t, s.acm, s.certificate, issuedWithin)
@@ -211,31 +290,11 @@ func (s *shop) restartEnvoy() {
 // TestMeshRenews requests a certificate, names it in a mesh of two real Envoys,
 // and renews it under load: no request fails, and each new certificate is served.
 func TestMeshRenews(t *testing.T) {
-	s := openShop(t)
+	s := openShop(t, (*shop).request)
 	s.wants("at first", "blue")
 	s.verdicts("at first", tlspolicy.VerdictVerified, "seen: ")
 
-	var total atomic.Int64
-	var failed sync.Map
-	stop := make(chan struct{})
-	var workers sync.WaitGroup
-	for _, service := range shopServices {
-		workers.Go(func() {
-			pause := time.NewTicker(10 * time.Millisecond)
-			defer pause.Stop()
-			for {
-				if got := s.call(t.Context(), service); got != "blue" {
-					failed.Store(got, service)
-				}
-				total.Add(1)
-				select {
-				case <-stop:
-					return
-				case <-pause.C:
-				}
-			}
-		})
-	}
+	stop := s.load()
 	kept, err := net.Dial("tcp", s.blue.Options.Address+":8080")
 	if err != nil {
 		t.Fatal(err)
@@ -246,7 +305,7 @@ func TestMeshRenews(t *testing.T) {
 		t.Fatal(err)
 	}
 	var slowest time.Duration
-	for range 30 {
+	for range 100 {
 		began := time.Now()
 		s.renew()
 		slowest = max(slowest, time.Since(began))
@@ -257,16 +316,8 @@ func TestMeshRenews(t *testing.T) {
 	if answer, err := io.ReadAll(secured); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200") {
 		t.Errorf("a connection from before the renewals: %q, %v", answer, err)
 	}
-	close(stop)
-	workers.Wait()
-	failed.Range(func(answer, service any) bool {
-		t.Errorf("%s answered %q", service, answer)
-		return true
-	})
-	if total.Load() < 60 {
-		t.Errorf("only %d requests", total.Load())
-	}
-	t.Logf("%d requests; asked for, issued and served after at most %s", total.Load(), slowest)
+	stop()
+	t.Logf("asked for, issued and served after at most %s", slowest)
 
 	// A new Envoy has it from its agent, whose state on the disk holds no key.
 	s.restartEnvoy()
@@ -282,11 +333,28 @@ func TestMeshRenews(t *testing.T) {
 	}
 }
 
+// TestMeshReimports imports one certificate after the other under the ARN that a
+// mesh of two real Envoys names, under load: no request fails.
+func TestMeshReimports(t *testing.T) {
+	s := openShop(t, func(s *shop) string { return s.importNew(nil) })
+	s.wants("at first", "blue")
+	stop := s.load()
+	for range 10 {
+		s.replace(func() error {
+			if arn := s.importNew(&s.certificate); arn != s.certificate {
+				return fmt.Errorf("imported under %s, not under %s", arn, s.certificate)
+			}
+			return nil
+		})
+	}
+	stop()
+}
+
 // TestMeshRefusesRevoked revokes the certificate of a server: clients refuse it
 // with their next connection, with a policy and without; and take it again when
 // the revocation is taken back.
 func TestMeshRefusesRevoked(t *testing.T) {
-	s := openShop(t)
+	s := openShop(t, (*shop).request)
 	s.wants("at first", "blue")
 	serial, err := s.serial(t.Context())
 	if err != nil {
