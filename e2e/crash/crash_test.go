@@ -8,15 +8,15 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/appmesh"
+
+	"github.com/fairlead/fairlead/internal/meshtest"
 )
 
 // run is one server after the other under the same clients.
@@ -125,20 +125,6 @@ func (r *run) report(t *testing.T) {
 		(sum / time.Duration(len(r.starts))).Round(time.Millisecond), longest.Round(time.Millisecond))
 }
 
-// timesOf is how often something is done: once in CI, more often by make soak.
-func timesOf(t *testing.T, ordinary int) int {
-	t.Helper()
-	soak := os.Getenv("FAIRLEAD_SOAK")
-	if soak == "" {
-		return ordinary
-	}
-	factor, err := strconv.Atoi(soak)
-	if err != nil {
-		t.Fatalf("FAIRLEAD_SOAK: %v", err)
-	}
-	return ordinary * factor
-}
-
 // The server is killed with SIGKILL, 0.1 to 1 s after it got ready, 30 times.
 // The next start serves again, no acknowledged write is lost, and one order of
 // all operations explains every answer.
@@ -146,7 +132,7 @@ func TestKilledServerLosesNothing(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	r := newRun(t, binary(t), filepath.Join(t.TempDir(), "data"), seed)
-	for range timesOf(t, 30) {
+	for range 30 * meshtest.Soak(t) {
 		if err := r.life(t.Context(), (*process).kill); err != nil {
 			t.Fatalf("%v\n%s", err, tail(r.log))
 		}

@@ -191,7 +191,7 @@ func TestRandomMeshesNeverDangle(t *testing.T) {
 	s.WaitSettled(t, len(recorders)+1)
 
 	began, misfits := time.Now(), 0
-	for round := range 12 * soak(t) {
+	for round := range 12 * meshtest.Soak(t) {
 		site.tear([]float64{0.3, 0.6, 1}[round%3], stays)
 		site.use(worlds[(round+1)%len(worlds)])
 		site.mixed = true

@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"testing"
 	"time"
 
@@ -19,20 +18,6 @@ import (
 	"github.com/fairlead/fairlead/internal/meshtest"
 	"github.com/fairlead/fairlead/internal/xds"
 )
-
-// soak is how many times as much a long test is to do: FAIRLEAD_SOAK, or 1.
-func soak(t *testing.T) int {
-	t.Helper()
-	text := os.Getenv("FAIRLEAD_SOAK")
-	if text == "" {
-		return 1
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 {
-		t.Fatalf("FAIRLEAD_SOAK is %q, not a number from 1", text)
-	}
-	return n
-}
 
 // feeder serves one configuration after the other to one proxy, as the server
 // does, over the Unix socket on which an agent asks for no signature.
@@ -112,7 +97,7 @@ func (f *feeder) publish(t *testing.T, c *envoy.Config) {
 // live Envoy behind a real agent: whole random meshes, seen from each of their
 // endpoints in turn. It must not reject any resource.
 func TestRandomSpecs(t *testing.T) {
-	want := 2000 * soak(t)
+	want := 2000 * meshtest.Soak(t)
 	authority := meshtest.NewAuthority(t, "mesh")
 	config := meshgen.Config{Nodes: 12, ACM: true, Unprivileged: true}
 	for range 2 {

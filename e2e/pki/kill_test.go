@@ -14,7 +14,6 @@ import (
 	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -81,7 +80,7 @@ func TestIssuedOnceThoughKilled(t *testing.T) {
 	}
 	steps = append(steps, i.requester(0), i.requester(1), i.renewer())
 	at := make([]int, len(steps))
-	for range 30 * soak(t) {
+	for range 30 * meshtest.Soak(t) {
 		group, ctx := errgroup.WithContext(t.Context())
 		for w, do := range steps {
 			group.Go(func() error { return untilGone(ctx, do, &at[w]) })
@@ -98,20 +97,6 @@ func TestIssuedOnceThoughKilled(t *testing.T) {
 		s.Restart(t)
 	}
 	i.check(t)
-}
-
-// soak is how many times as much a long test is to do: FAIRLEAD_SOAK, or 1.
-func soak(t *testing.T) int {
-	t.Helper()
-	text := os.Getenv("FAIRLEAD_SOAK")
-	if text == "" {
-		return 1
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 {
-		t.Fatalf("FAIRLEAD_SOAK is %q, not a number from 1", text)
-	}
-	return n
 }
 
 // untilGone does one step after the other until the server does not answer. What
