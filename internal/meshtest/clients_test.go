@@ -270,7 +270,7 @@ func TestServerThatCannotStart(t *testing.T) {
 	}
 	s.Kill()
 	_, stderr, code := run(t, s, append([]string{"server", "--data-dir", s.DataDir, "--kek-file", wrong}, strings.Fields(addresses)...))
-	if code != 1 || !strings.Contains(stderr, "give the store's own with --kek-file") {
+	if code != 1 || !strings.Contains(stderr, "give the store's own with --kek or --kek-file") {
 		t.Errorf("with a wrong key: exit code %d, %s", code, stderr)
 	}
 }
