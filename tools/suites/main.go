@@ -55,7 +55,7 @@ func main() {
 	defer stop()
 	_, noCompiler := exec.LookPath("gcc")
 	r := &runner{root: os.Geteuid() == 0, race: noCompiler == nil}
-	flag.DurationVar(&r.fuzzTime, "fuzztime", 5*time.Second, "how long each fuzz target runs")
+	flag.DurationVar(&r.fuzzTime, "fuzztime", 3*time.Second, "how long each fuzz target runs")
 	flag.DurationVar(&r.timeout, "timeout", 15*time.Minute, "how long the tests of one package may take")
 	flag.Parse()
 	chosen, err := choose(flag.Args())
