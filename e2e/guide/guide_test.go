@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { os.Exit(meshtest.Main(m)) }
 // tour is the pages whose commands follow each other.
 var tour = []string{
 	"run-a-server", "run-a-proxy", "encrypt-an-edge", "go-mutual", "rotate-a-file-certificate", "go-mutual-without-files",
-	"see-who-talks-to-whom", "apply-files", "import-from-app-mesh", "private-ca", "certificates", "keep-certificate-arns", "rotate-a-root", "who-may-do-what", "key-stores", "back-up", "accept-a-shrink",
+	"see-who-talks-to-whom", "apply-files", "import-from-app-mesh", "private-ca", "certificates", "rotate-a-root", "keep-certificate-arns", "who-may-do-what", "key-stores", "back-up", "accept-a-shrink",
 	"real-acm", "spire", "cert-manager", // nothing to run: they need AWS, SPIRE, Kubernetes
 }
 
