@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fairlead/fairlead/internal/meshtest"
 )
 
 // disk is a file system in a file, whose power can be cut: then everything that
@@ -90,7 +92,7 @@ func TestPowerCutLosesNothing(t *testing.T) {
 			t.Logf("seed %d", seed)
 			d := newDisk(t, fileSystem)
 			r := newRun(t, server, filepath.Join(d.mount, "data"), seed)
-			if err := cuts(t, d, r, timesOf(t, 5)); err != nil {
+			if err := cuts(t, d, r, 5*meshtest.Soak(t)); err != nil {
 				t.Errorf("%v\n%s", err, tail(r.log))
 			}
 			r.report(t)
